@@ -1,0 +1,3 @@
+"""Limpet: an on-device inference agent for IoT."""
+
+__version__ = "0.1.0"

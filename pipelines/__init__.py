@@ -1,0 +1,79 @@
+"""What to look for: the steps that a pipeline is made of.
+
+A step is a frozen dataclass: its fields are its configuration, checked once by `agent.strict`, and its `__call__` is
+its behaviour. Steps are pure: numpy in, numpy out, no I/O, no clock. A step that remembers something gets its state
+as an argument and returns the next one; `initial()` makes the first. `STEPS` lists them by kind and name; a step's
+module is imported when a pipeline names it, never before.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from agent.errors import ConfigError
+from agent.records import Finding, Sample, Tensors, View
+from agent.strict import build
+
+
+class Gate(Protocol):
+    """Decides whether a view is worth a model: `(state, view) -> (state, passes)`."""
+
+    def initial(self) -> Any: ...
+    def __call__(self, state: Any, view: View, /) -> tuple[Any, bool]: ...
+
+
+class Window(Protocol):
+    """Turns a stream of audio chunks or series rows into views: `(state, sample) -> (state, views)`.
+
+    A sample with `gap` set starts a new window: no view may span a gap unless the step says how it fills it.
+    """
+
+    def initial(self) -> Any: ...
+    def __call__(self, state: Any, sample: Sample, /) -> tuple[Any, tuple[View, ...]]: ...
+
+
+class Pre(Protocol):
+    """Brings a view closer to what a model takes. Never writes into its input."""
+
+    def __call__(self, view: View, /) -> View: ...
+
+
+class Decoder(Protocol):
+    """Turns a model's outputs (dequantised float32, by port name in manifest order) into findings."""
+
+    def __call__(self, outputs: Tensors, view: View, labels: tuple[str, ...], /) -> tuple[Finding, ...]: ...
+
+
+class Detector(Protocol):
+    """Finds things without a model file: `(state, view) -> (state, findings)`."""
+
+    def initial(self) -> Any: ...
+    def __call__(self, state: Any, view: View, /) -> tuple[Any, tuple[Finding, ...]]: ...
+
+
+class Post(Protocol):
+    """Drops or rewrites findings."""
+
+    def __call__(self, findings: tuple[Finding, ...], /) -> tuple[Finding, ...]: ...
+
+
+STEPS: dict[str, dict[str, str]] = {
+    "gate": {},
+    "window": {},
+    "pre": {},
+    "decoder": {},
+    "detector": {},
+    "post": {},
+}
+"""kind -> name in TOML -> "module:Class"."""
+
+
+def make_step(kind: str, table: Mapping[str, Any], where: str) -> Any:
+    """Make the step that `table` describes: its key `step` names it, the other keys configure it. Raises ConfigError."""
+    name = table.get("step")
+    known = STEPS[kind]
+    if not isinstance(name, str) or name not in known:
+        raise ConfigError(f"{where}: key 'step': {name!r} is no {kind} step: it must be one of {', '.join(sorted(known))}")
+    module, _, attribute = known[name].partition(":")
+    cls = getattr(importlib.import_module(module), attribute)
+    return build(cls, {k: v for k, v in table.items() if k != "step"}, f"{where} step '{name}'")

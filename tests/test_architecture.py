@@ -1,0 +1,109 @@
+"""The shape of the house: imports go down the floors, heavy packages have one door, steps are frozen."""
+
+import ast
+import dataclasses
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+FLOORS = (
+    {"agent", "agent.errors", "agent.records", "agent.strict"},
+    {
+        "agent.backoff", "agent.cache", "agent.config", "agent.envelope", "agent.health", "agent.inbox", "agent.manifest",
+        "agent.metrics", "agent.rules", "pipelines",
+    },
+    {"agent.capture", "agent.control", "agent.mqtt", "agent.registry", "agent.runtime", "agent.store", "agent.uplink"},
+    {"agent.commands", "agent.inference", "agent.pipeline", "agent.updates"},
+    {"agent.lanes", "agent.supervisor"},
+    {"agent.__main__", "agent.app", "agent.cli"},
+)  # fmt: skip
+
+ONE_DOOR = {
+    "onnxruntime": {"agent/runtime/ort.py"},
+    "ai_edge_litert": {"agent/runtime/litert.py"},
+    "tflite_runtime": {"agent/runtime/litert.py"},
+    "paho": {"agent/mqtt.py"},
+    "cv2": {"agent/capture/camera.py", "pipelines/image.py", "pipelines/gates.py"},
+    "sounddevice": {"agent/capture/audio.py"},
+    "serial": {"agent/capture/sensor.py"},
+    "sqlite3": {"agent/store.py", "agent/store"},
+}
+
+
+def _modules():
+    for base in ("agent", "pipelines"):
+        for path in sorted((ROOT / base).rglob("*.py")):
+            parts = list(path.relative_to(ROOT).with_suffix("").parts)
+            if parts[-1] == "__init__":
+                parts.pop()
+            yield ".".join(parts), path
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write the full name"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _floor(module):
+    for depth, names in enumerate(FLOORS):
+        while_name = module
+        while while_name:
+            if while_name in names and (while_name != "agent" or module == "agent"):
+                return depth
+            while_name = while_name.rpartition(".")[0]
+    return None
+
+
+def test_every_module_stands_on_a_floor():
+    """A new file must say on which floor it stands."""
+    assert [name for name, _ in _modules() if _floor(name) is None] == []
+
+
+def test_imports_only_go_down():
+    """No file imports one above it; on floor 2 siblings do not know each other."""
+    names = {name for name, _ in _modules()}
+    wrong = []
+    for name, path in _modules():
+        mine = _floor(name)
+        for target in set(_imports(path)) & names:
+            theirs = _floor(target)
+            top = [n.split(".")[1] if n.startswith("agent.") else n for n in (name, target)]
+            if theirs > mine or (mine == theirs == 2 and top[0] != top[1]):
+                wrong.append(f"{name} imports {target}")
+    assert wrong == []
+
+
+def test_heavy_packages_have_one_door():
+    """A heavy package is imported by the file that owns it and by no other."""
+    wrong = []
+    for _, path in _modules():
+        here = path.relative_to(ROOT).as_posix()
+        for target in _imports(path):
+            doors = ONE_DOOR.get(target.split(".")[0])
+            if doors and not any(here == d or here.startswith(d + "/") for d in doors):
+                wrong.append(f"{here} imports {target}")
+    assert wrong == []
+
+
+def _steps():
+    steps = importlib.import_module("pipelines").STEPS
+    return [(kind, name, spec) for kind, table in steps.items() for name, spec in table.items()]
+
+
+@pytest.mark.parametrize(("kind", "name", "spec"), _steps())
+def test_steps_are_frozen_dataclasses(kind, name, spec):
+    """A step is configuration plus behaviour, and cannot change after it is made."""
+    module, _, attribute = spec.partition(":")
+    cls = getattr(importlib.import_module(module), attribute)
+    assert dataclasses.is_dataclass(cls)
+    assert cls.__dataclass_params__.frozen
+    assert callable(cls.__call__)
+    assert hasattr(cls, "initial") == (kind in {"gate", "window", "detector"}), name
