@@ -13,7 +13,7 @@ FLOORS = (
     {"agent", "agent.errors", "agent.records", "agent.strict"},
     {
         "agent.backoff", "agent.cache", "agent.config", "agent.envelope", "agent.health", "agent.inbox", "agent.manifest",
-        "agent.metrics", "agent.rules", "pipelines",
+        "agent.metrics", "agent.rules", "agent.settings", "pipelines",
     },
     {"agent.capture", "agent.control", "agent.mqtt", "agent.registry", "agent.runtime", "agent.store", "agent.uplink"},
     {"agent.commands", "agent.inference", "agent.pipeline", "agent.updates"},
