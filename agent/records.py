@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
@@ -36,7 +35,8 @@ class Sample:
     """What a source delivers.
 
     `data` is read-only. image: uint8 [height, width, 3] in BGR order, or [height, width] for grey.
-    audio: int16 [n] mono, n samples at `rate_hz`. series: float64 [channels], one row, NaN where a channel had no reading.
+    audio: int16 [n] mono, n samples at `rate_hz`. series: float64 [channels], one row, NaN for no
+    reading.
     tensor: any array, given to the model as it is.
     """
 
@@ -144,7 +144,10 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An accepted event. `id` is a UUIDv7; (`stream`, `seq`) is unique for the life of the device; `boot` names the process start."""
+    """An accepted event. `id` is a UUIDv7; (`stream`, `seq`) is unique for the life of the device.
+
+    `boot` names the process start.
+    """
 
     id: str
     boot: str

@@ -2,7 +2,9 @@
 
 An unknown key, a missing key, a wrong type or a value out of range is a ConfigError that names file, table, key
 and what is allowed. All problems of a table are reported together. Supported field types: bool, int, float, str,
-pathlib.Path, Literal, tuple[X, ...], fixed tuples, dict[str, X], X | None, nested dataclasses, and Annotated[X, Range(...)].
+pathlib.Path, Literal, tuple[X, ...], fixed tuples, dict[str, X], X | None, nested dataclasses, and
+Annotated[X, Range(...)].
+A table merged from several files is a `Merged`, so that a problem names the very file that wrote the key.
 """
 
 import dataclasses
@@ -43,7 +45,27 @@ class Match:
         return self.words
 
 
-class _Problem(Exception):
+class Merged(dict[str, Any]):
+    """A table put together from several files; `origins` says which file wrote each key last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.origins: dict[str, str] = {}
+
+    def overlay(self, table: Mapping[str, Any], file: str) -> None:
+        """Lay `table` over this one: tables merge key by key, everything else is replaced."""
+        for key, value in table.items():
+            self.origins[key] = file
+            if isinstance(value, Mapping):
+                mine = self.get(key)
+                if not isinstance(mine, Merged):
+                    mine = self[key] = Merged()
+                mine.overlay(value, file)
+            else:
+                self[key] = value
+
+
+class _ProblemError(Exception):
     """One wrong value; gathered by `build`."""
 
 
@@ -84,7 +106,8 @@ def _table(cls: type[Any], table: Mapping[str, Any], where: str, problems: list[
         if key not in spelled:
             near = difflib.get_close_matches(key, spelled, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
-            problems.append(f"{where}: unknown key '{key}': {hint}allowed are {', '.join(sorted(spelled)) or 'none'}")
+            allowed = ", ".join(sorted(spelled)) or "none"
+            problems.append(f"{_at(where, table, key)}: unknown key '{key}': {hint}allowed are {allowed}")
     values: dict[str, Any] = {}
     before = len(problems)
     for key, name in spelled.items():
@@ -93,9 +116,9 @@ def _table(cls: type[Any], table: Mapping[str, Any], where: str, problems: list[
                 problems.append(f"{where}: key '{key}' is missing: it must be {describe(hints[name])}")
             continue
         try:
-            values[name] = _value(hints[name], table[key], f"{where} {key}", problems)
-        except _Problem as problem:
-            problems.append(f"{where}: key '{key}': {problem}")
+            values[name] = _value(hints[name], table[key], _inside(where, key), problems)
+        except _ProblemError as problem:
+            problems.append(f"{_at(where, table, key)}: key '{key}': {problem}")
     if len(problems) > before:
         return None
     try:
@@ -103,6 +126,18 @@ def _table(cls: type[Any], table: Mapping[str, Any], where: str, problems: list[
     except ValueError as exc:  # __post_init__ checks what spans several keys
         problems.append(f"{where}: {exc}")
         return None
+
+
+def _at(where: str, table: Mapping[str, Any], key: str) -> str:
+    """File and table of a key: a merged table knows which file wrote it."""
+    origin = table.origins.get(key) if isinstance(table, Merged) else None
+    file, bracket, rest = where.partition(" [")
+    return f"{origin or file}{bracket}{rest}"
+
+
+def _inside(where: str, key: str) -> str:
+    """The name of a table inside another: "f.toml" -> "f.toml [a]" -> "f.toml [a.b]"."""
+    return f"{where[:-1]}.{key}]" if where.endswith("]") else f"{where} [{key}]"
 
 
 def _key(name: str) -> str:
@@ -126,7 +161,7 @@ def _value(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         made = value
     elif origin is Literal:
         if value not in args or isinstance(value, bool) != any(isinstance(a, bool) for a in args):
-            raise _Problem(f"{value!r} is not allowed: it must be {describe(full)}")
+            raise _ProblemError(f"{value!r} is not allowed: it must be {describe(full)}")
         made = value
     elif origin in (typing.Union, types.UnionType):
         made = _union(args, value, where, problems, full)
@@ -134,11 +169,11 @@ def _value(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         made = _sequence(args, value, where, problems, full)
     elif origin in (dict, Mapping) or kind is dict:
         if not isinstance(value, Mapping):
-            raise _Problem(f"{value!r} is not a table: it must be {describe(full)}")
-        made = {str(k): _value(args[1], v, f"{where}.{k}", problems) for k, v in value.items()}
+            raise _ProblemError(f"{value!r} is not a table: it must be {describe(full)}")
+        made = {str(k): _value(args[1], v, _inside(where, str(k)), problems) for k, v in value.items()}
     elif dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
-            raise _Problem(f"{value!r} is not a table")
+            raise _ProblemError(f"{value!r} is not a table")
         made = _table(typing.cast("type[Any]", kind), value, where, problems)
     else:
         made = _scalar(kind, value, full)
@@ -153,43 +188,43 @@ def _union(args: tuple[Any, ...], value: Any, where: str, problems: list[str], f
         trial: list[str] = []
         try:
             made = _value(kind, value, where, trial)
-        except _Problem:
+        except _ProblemError:
             continue
         if not trial or dataclasses.is_dataclass(kind):
             problems.extend(trial)
             return made
-    raise _Problem(f"{value!r} is not allowed: it must be {describe(full)}")
+    raise _ProblemError(f"{value!r} is not allowed: it must be {describe(full)}")
 
 
 def _sequence(args: tuple[Any, ...], value: Any, where: str, problems: list[str], full: Any) -> Any:
     if not isinstance(value, list | tuple):
-        raise _Problem(f"{value!r} is not a list: it must be {describe(full)}")
+        raise _ProblemError(f"{value!r} is not a list: it must be {describe(full)}")
     if args[-1] is Ellipsis:
-        return tuple(_value(args[0], v, f"{where}[{i}]", problems) for i, v in enumerate(value))
+        return tuple(_value(args[0], v, f"{where} #{i + 1}", problems) for i, v in enumerate(value))
     if len(value) != len(args):
-        raise _Problem(f"it has {len(value)} values: it must be {describe(full)}")
-    return tuple(_value(a, v, f"{where}[{i}]", problems) for i, (a, v) in enumerate(zip(args, value, strict=True)))
+        raise _ProblemError(f"it has {len(value)} values: it must be {describe(full)}")
+    return tuple(_value(a, v, f"{where} #{i + 1}", problems) for i, (a, v) in enumerate(zip(args, value, strict=True)))
 
 
 def _scalar(kind: Any, value: Any, full: Any) -> Any:
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         number = float(value)
         if not math.isfinite(number):
-            raise _Problem(f"{value!r} is not a finite number: it must be {describe(full)}")
+            raise _ProblemError(f"{value!r} is not a finite number: it must be {describe(full)}")
         return number
     if kind is Path and isinstance(value, str) and value:
         return Path(value)
     if kind in (bool, int, str) and type(value) is kind:
         return value
-    raise _Problem(f"{value!r} is of the wrong type: it must be {describe(full)}")
+    raise _ProblemError(f"{value!r} is of the wrong type: it must be {describe(full)}")
 
 
 def _check(value: Any, limits: tuple[Any, ...], full: Any) -> None:
     for limit in limits:
         if isinstance(limit, Match):
             if not re.fullmatch(limit.pattern, value):
-                raise _Problem(f"{value!r} is not allowed: it must be {describe(full)}")
+                raise _ProblemError(f"{value!r} is not allowed: it must be {describe(full)}")
             continue
         size = len(value) if isinstance(value, str | tuple | dict) else value
         if not limit.low <= size <= limit.high:
-            raise _Problem(f"{value!r} is out of range: it must be {describe(full)}")
+            raise _ProblemError(f"{value!r} is out of range: it must be {describe(full)}")

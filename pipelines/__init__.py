@@ -69,11 +69,12 @@ STEPS: dict[str, dict[str, str]] = {
 
 
 def make_step(kind: str, table: Mapping[str, Any], where: str) -> Any:
-    """Make the step that `table` describes: its key `step` names it, the other keys configure it. Raises ConfigError."""
+    """Make the step that `table` describes: key `step` names it, the others configure it. Raises ConfigError."""
     name = table.get("step")
     known = STEPS[kind]
     if not isinstance(name, str) or name not in known:
-        raise ConfigError(f"{where}: key 'step': {name!r} is no {kind} step: it must be one of {', '.join(sorted(known))}")
+        allowed = ", ".join(sorted(known))
+        raise ConfigError(f"{where}: key 'step': {name!r} is no {kind} step: it must be one of {allowed}")
     module, _, attribute = known[name].partition(":")
     cls = getattr(importlib.import_module(module), attribute)
     return build(cls, {k: v for k, v in table.items() if k != "step"}, f"{where} step '{name}'")

@@ -1,1 +1,1 @@
-"""What an operator can set, one file per part of the agent: frozen tables with their limits and defaults, and nothing else."""
+"""What an operator can set, one file per part of the agent: frozen tables, limits, defaults, nothing else."""
