@@ -1,0 +1,112 @@
+"""The agent's Unix socket: one JSON object asked, one answered, then the line closes.
+
+It answers only to users who can write the socket file (mode 0660, the agent's user and group) and does only what the
+handlers that it was given do. Requests are limited in size and in time before they are parsed.
+"""
+
+import contextlib
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.errors import ConfigError, LimpetError
+
+log = logging.getLogger(__name__)
+
+REQUEST_LIMIT = 64 * 1024
+"""Largest request, bytes."""
+ANSWER_LIMIT = 64 * 1024 * 1024
+"""Largest answer that the asking side accepts, bytes."""
+PATIENCE_S = 5.0
+"""How long one side waits for the other, seconds."""
+
+Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+class ControlServer:
+    """Serves `handlers` (name -> function of the request's arguments) on a socket at `path`."""
+
+    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+        self._path = path
+        self._handlers = handlers
+
+    def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
+        """Serve until `stop`. Raises ConfigError when the socket cannot be made."""
+        with self._listen() as server:
+            while not stop.is_set():
+                beat()
+                try:
+                    peer, _ = server.accept()
+                except TimeoutError:
+                    continue
+                with peer:
+                    self._serve(peer)
+        self._path.unlink(missing_ok=True)
+
+    def _listen(self) -> socket.socket:
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.unlink(missing_ok=True)
+            server.bind(str(self._path))
+            self._path.chmod(0o660)
+        except OSError as exc:
+            server.close()
+            remedy = "set [paths] runtime to a folder that the agent may write"
+            raise ConfigError(f"control socket {self._path}: {exc.strerror}: {remedy}") from exc
+        server.listen(4)
+        server.settimeout(1.0)
+        return server
+
+    def _serve(self, peer: socket.socket) -> None:
+        try:
+            request = _receive(peer, REQUEST_LIMIT)
+            handler = self._handlers.get(str(request.get("ask")))
+            answer: Mapping[str, Any]
+            if handler is None:
+                known = ", ".join(sorted(self._handlers))
+                answer = {"error": f"unknown question {request.get('ask')!r}: ask one of {known}"}
+            else:
+                answer = handler(request)
+        except LimpetError as exc:
+            answer = {"error": str(exc)}
+        except (OSError, ValueError) as exc:
+            answer = {"error": f"request not understood: {exc}"}
+        with contextlib.suppress(OSError):  # the asker may have gone
+            peer.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def ask(path: Path, question: str, **arguments: Any) -> dict[str, Any]:
+    """Ask the agent that listens at `path`. Raises ConfigError when none answers, or with the agent's own refusal."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(PATIENCE_S)
+        try:
+            line.connect(str(path))
+            line.sendall(json.dumps({"ask": question, **arguments}).encode() + b"\n")
+            answer = _receive(line, ANSWER_LIMIT)
+        except (OSError, ValueError) as exc:
+            why = "is it running, and may you use its socket?"
+            raise ConfigError(f"no agent answers at {path} ({exc}): {why}") from exc
+    if "error" in answer:
+        raise ConfigError(str(answer["error"]))
+    return answer
+
+
+def _receive(line: socket.socket, limit: int) -> dict[str, Any]:
+    line.settimeout(PATIENCE_S)
+    held = bytearray()
+    while not held.endswith(b"\n"):
+        chunk = line.recv(65536)
+        if not chunk:
+            break
+        held += chunk
+        if len(held) > limit:
+            raise ValueError(f"more than {limit} bytes")
+    made = json.loads(held)
+    if not isinstance(made, dict):
+        raise ValueError("not a JSON object")
+    return made

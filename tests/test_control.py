@@ -1,0 +1,73 @@
+"""The agent's socket answers questions, refuses nonsense, and keeps serving."""
+
+import socket
+import threading
+
+import pytest
+
+from agent.control import REQUEST_LIMIT, ControlServer, ask
+from agent.errors import ConfigError, StoreError
+
+
+@pytest.fixture
+def served(tmp_path):
+    def full(_request):
+        raise StoreError("the disk is full: make room")
+
+    stop = threading.Event()
+    path = tmp_path / "run" / "limpet.sock"
+    server = ControlServer(path, {"echo": lambda r: {"heard": r["word"]}, "full": full})
+    thread = threading.Thread(target=server.run, args=(stop, lambda: None))
+    thread.start()
+    for _ in range(200):
+        if path.exists() and path.stat().st_mode & 0o777 == 0o660:
+            break
+        stop.wait(0.01)
+    yield path
+    stop.set()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_question_gets_its_answer(served):
+    """What a handler returns arrives at the asking side."""
+    assert ask(served, "echo", word="hello") == {"heard": "hello"}
+
+
+def test_only_owner_and_group_may_ask(served):
+    """The socket file is closed to others."""
+    assert served.stat().st_mode & 0o777 == 0o660
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b'{"ask": "nothing"}\n', b"unknown question"),
+        (b"not json\n", b"not understood"),
+        (b"[1]\n", b"not understood"),
+        (b"x" * (REQUEST_LIMIT + 2) + b"\n", b"more than"),
+        (b'{"ask": "full"}\n', b"disk is full"),
+    ],
+)
+def test_nonsense_is_refused_and_the_next_question_served(served, raw, words):
+    """A bad request gets its reason, and the server lives on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.connect(str(served))
+        line.sendall(raw)
+        line.settimeout(5)
+        assert words in line.recv(65536)
+    assert ask(served, "echo", word="again") == {"heard": "again"}
+
+
+def test_an_asker_that_hangs_up_hurts_nobody(served):
+    """A connection that closes without a word is forgotten."""
+    for _ in range(3):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.connect(str(served))
+    assert ask(served, "echo", word="still") == {"heard": "still"}
+
+
+def test_no_agent_is_said_clearly(tmp_path):
+    """Without an agent the message names the socket and what to look at."""
+    with pytest.raises(ConfigError, match="no agent answers at .*is it running"):
+        ask(tmp_path / "none.sock", "echo")

@@ -1,0 +1,28 @@
+"""The verdict over lanes and broken parts."""
+
+from agent.health import LaneState, judge
+
+
+def test_all_running_is_ok():
+    """Running and ended lanes are well."""
+    assert judge([LaneState("a", True, "running"), LaneState("b", False, "ended")], {}).status == "ok"
+
+
+def test_a_broken_pipeline_degrades_and_says_why():
+    """What could not start is named with its reason."""
+    health = judge([LaneState("a", True, "running")], {"meter": "no such model"})
+    assert health.status == "degraded"
+    assert health.reasons == ("meter: no such model",)
+
+
+def test_a_failed_camera_degrades_but_a_failed_store_is_unhealthy():
+    """Only essential lanes decide over the process."""
+    assert judge([LaneState("camera", False, "failed", 3, "unplugged")], {}).status == "degraded"
+    assert judge([LaneState("store", True, "failed", 1, "full")], {}).status == "unhealthy"
+
+
+def test_a_stuck_lane_says_how_long():
+    """The reason carries the silence."""
+    health = judge([LaneState("uplink", True, "stuck", beat_age_s=61.2)], {})
+    assert health.status == "unhealthy"
+    assert "61 s" in health.reasons[0]
