@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     {"agent", "agent.errors", "agent.records", "agent.strict"},
     {
-        "agent.backoff", "agent.cache", "agent.config", "agent.envelope", "agent.health", "agent.inbox", "agent.manifest",
+        "agent.backoff", "agent.cache", "agent.clock", "agent.config", "agent.envelope", "agent.health", "agent.inbox", "agent.manifest",
         "agent.metrics", "agent.rules", "agent.settings", "pipelines",
     },
     {"agent.capture", "agent.control", "agent.mqtt", "agent.registry", "agent.runtime", "agent.store", "agent.uplink"},

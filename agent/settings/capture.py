@@ -1,0 +1,252 @@
+"""Configuration of the sources: one frozen dataclass per `kind`, nothing else.
+
+`[sources.NAME]` of limpet.toml becomes one of these; its key `kind` chooses which.
+Every source has `open_timeout_s` (until the first sample) and `read_timeout_s` (between samples) where it can hang.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from agent.strict import Match, Range
+
+Timeout = Annotated[float, Range(0.05, 3600)]
+Size = Annotated[int, Range(0, 16384)]
+Fps = Annotated[float, Range(0, 1000)]
+Megapixels = Annotated[float, Range(0.001, 1000)]
+Mix = Literal["mix"] | Annotated[int, Range(0, 63)]
+Encoding = Literal["u8", "s16le", "s24le", "s32le", "f32le", "f64le", "alaw", "mulaw"]
+PixFmt = Literal["bgr24", "rgb24", "gray", "yuv420p", "nv12", "yuyv422"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineFormat:
+    """How a line of text becomes a row of numbers."""
+
+    format: Literal["csv", "json"] = "csv"
+    columns: Annotated[tuple[str, ...], Range(0, 256)] = ()
+    """Names of the values, in order. csv: names of the columns (empty: taken from the header line, else c0, c1 ...).
+    json: the keys to take (empty: the numeric keys of the first line)."""
+    units: dict[str, str] = field(default_factory=dict)
+    """Column name -> UCUM unit, e.g. Cel, m/s2, kPa, %; "1" where not given."""
+    time: str = ""
+    """Column that holds the time (seconds or ISO 8601).
+    Empty: a column called time, t, ts, time_s or timestamp, if there is one."""
+    separator: Annotated[str, Range(1, 1)] = ","
+    max_line_bytes: Annotated[int, Range(16, 1 << 20)] = 4096
+    """A longer line is skipped and counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PcmFormat:
+    """What raw audio bytes mean."""
+
+    encoding: Encoding = "s16le"
+    rate_hz: Annotated[int, Range(100, 768_000)] = 16000
+    channels: Annotated[int, Range(1, 64)] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class V4l2Config:
+    """A camera of this machine: USB, or anything with a /dev/video node that delivers pictures."""
+
+    kind: Literal["v4l2"] = "v4l2"
+    device: Path = Path("/dev/video0")
+    """Device node; /dev/v4l/by-id/... stays the same after a reboot."""
+    width: Size = 0
+    """Pixels asked of the driver, 0 = its own choice. The driver may deliver another size."""
+    height: Size = 0
+    fourcc: Annotated[str, Match(r"|[A-Za-z0-9 ]{4}", "empty or four characters such as MJPG or YUYV")] = ""
+    """Pixel format asked of the driver; many USB cameras reach their full rate only with MJPG."""
+    fps: Fps = 0.0
+    """At most so many frames per second are delivered, 0 = all."""
+    max_megapixels: Megapixels = 64.0
+    read_timeout_s: Timeout = 5.0
+    """Without a frame for so long the camera counts as broken and is opened again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UrlConfig:
+    """A network camera or microphone, read by an ffmpeg child that can be killed."""
+
+    url: Annotated[
+        str, Match(r"(rtsp|rtsps|http|https|rtmp|srt|udp|tcp)://[^\s@/]+(/.*)?", "a URL without credentials")
+    ]
+    """rtsp://, http:// ... without user and password: those belong in `credentials_file`."""
+    kind: Literal["url"] = "url"
+    credentials_file: Path | None = None
+    """File with one line USER:PASSWORD, readable by the agent only."""
+    modality: Literal["image", "audio"] = "image"
+    width: Size = 0
+    """Width delivered, pixels; the child scales. 0 = as sent, or in proportion to `height`."""
+    height: Size = 0
+    fps: Fps = 0.0
+    """At most so many frames per second leave the child, 0 = all."""
+    ffmpeg: str = "ffmpeg"
+    """Program to run."""
+    input_options: tuple[str, ...] = ()
+    """Options in front of the URL, e.g. hardware decoding. Replaces nothing, comes last and so wins."""
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    chunk_s: Annotated[float, Range(0.01, 5)] = 0.1
+    """Audio only: seconds per sample."""
+    rate_hz: Annotated[int, Range(1000, 192_000)] = 16000
+    """Audio only: rate delivered."""
+    max_megapixels: Megapixels = 64.0
+    open_timeout_s: Timeout = 15.0
+    read_timeout_s: Timeout = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecConfig:
+    """Any command that writes frames, sound or lines to its standard output."""
+
+    argv: Annotated[tuple[str, ...], Range(1, 256)]
+    """Program and arguments. No shell reads them."""
+    kind: Literal["exec"] = "exec"
+    output: Literal["frames", "y4m", "pcm", "lines"] = "frames"
+    """frames: raw pictures of `width` x `height` in `pix_fmt`; y4m: YUV4MPEG2, which carries its size;
+    pcm: sound; lines: text."""
+    pix_fmt: PixFmt = "bgr24"
+    width: Size = 0
+    height: Size = 0
+    fps: Fps = 0.0
+    """At most so many frames per second are delivered, 0 = all."""
+    pcm: PcmFormat = PcmFormat()
+    channel: Mix = "mix"
+    """Sound: which channel, counted from 0, or "mix" for the mean of all."""
+    rate_hz: Annotated[int, Range(1000, 192_000)] = 16000
+    """Sound: rate delivered."""
+    chunk_s: Annotated[float, Range(0.01, 5)] = 0.1
+    """Sound: seconds per sample."""
+    lines: LineFormat = LineFormat()
+    on_exit: Literal["reopen", "end"] = "reopen"
+    """When the command exits with status 0: start it again, or take it as the end of the recording."""
+    max_megapixels: Megapixels = 64.0
+    open_timeout_s: Timeout = 15.0
+    read_timeout_s: Timeout = 10.0
+    stop_grace_s: Annotated[float, Range(0, 10)] = 1.0
+    """Seconds between SIGTERM and SIGKILL when the command has to go."""
+
+    def __post_init__(self) -> None:
+        if self.output == "frames" and not (self.width and self.height):
+            raise ValueError("output = 'frames' needs 'width' and 'height': raw frames do not carry their size")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicrophoneConfig:
+    """An ALSA or PulseAudio input through PortAudio."""
+
+    kind: Literal["microphone"] = "microphone"
+    device: str = ""
+    """Name or part of the name as `python -m sounddevice` lists it; empty = the default input."""
+    capture_rate_hz: Annotated[int, Range(0, 768_000)] = 0
+    """Rate asked of the device, 0 = the delivered rate if the device can, else its own."""
+    channels: Annotated[int, Range(1, 64)] = 1
+    channel: Mix = "mix"
+    """Which channel, counted from 0, or "mix" for the mean of all."""
+    rate_hz: Annotated[int, Range(1000, 192_000)] = 16000
+    """Rate delivered."""
+    chunk_s: Annotated[float, Range(0.01, 5)] = 0.1
+    read_timeout_s: Timeout = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SysfsChannel:
+    """One number that the kernel shows as a file."""
+
+    name: str
+    path: str
+    """Absolute path; * and ? allowed, the first match counts (hwmon numbers change from boot to boot)."""
+    unit: str = "1"
+    """UCUM unit of the value after scaling."""
+    scale: float = 1.0
+    offset: float = 0.0
+    """Value = (number in the file + offset) * scale."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SysfsConfig:
+    """Sensors that the kernel knows: hwmon, thermal zones, IIO."""
+
+    kind: Literal["sysfs"] = "sysfs"
+    channels: Annotated[tuple[SysfsChannel, ...], Range(0, 256)] = ()
+    """Empty: every hwmon, thermal and IIO value of this machine."""
+    interval_s: Annotated[float, Range(0.001, 86400)] = 1.0
+    root: Path = Path("/sys")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadConfig:
+    """Load of this machine: cpu and memory in %, load average, context switches per second."""
+
+    kind: Literal["load"] = "load"
+    interval_s: Annotated[float, Range(0.05, 86400)] = 1.0
+    root: Path = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinesConfig:
+    """Lines that another program appends to a file or writes into a pipe."""
+
+    path: Path
+    kind: Literal["lines"] = "lines"
+    start: Literal["end", "begin"] = "end"
+    """Regular file: take only lines that are yet to come, or also those already there."""
+    lines: LineFormat = LineFormat()
+    read_timeout_s: Timeout = 60.0
+    """Without an understood line for so long the source counts as broken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SerialConfig:
+    """Lines from a serial port."""
+
+    port: Path
+    """/dev/serial/by-id/... stays the same after a reboot."""
+    kind: Literal["serial"] = "serial"
+    baud: Annotated[int, Range(50, 4_000_000)] = 115200
+    parity: Literal["none", "even", "odd"] = "none"
+    stop_bits: Literal[1, 2] = 1
+    lines: LineFormat = LineFormat()
+    read_timeout_s: Timeout = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayConfig:
+    """A recording as a source: picture, folder of pictures, video, GIF, WAV, CSV, JSON lines, npy."""
+
+    path: Path
+    kind: Literal["replay"] = "replay"
+    modality: Literal["auto", "image", "audio", "series", "tensor"] = "auto"
+    """auto: seen from the file."""
+    speed: Literal["realtime", "max"] = "realtime"
+    """At the recording's own pace, or as fast as the pipelines take it."""
+    loop: bool = False
+    """Start again at the end instead of ending. Numbers and times go on."""
+    fps: Fps = 0.0
+    """Pictures per second; 0 = the video's own rate, 1 per second for a folder."""
+    rows_hz: Annotated[float, Range(0, 1e6)] = 0.0
+    """Rows per second; 0 = by the time column, 1 per second without one."""
+    channel: Mix = "mix"
+    """Sound: which channel, counted from 0, or "mix" for the mean of all."""
+    rate_hz: Annotated[int, Range(1000, 192_000)] = 16000
+    """Sound: rate delivered."""
+    chunk_s: Annotated[float, Range(0.01, 5)] = 0.1
+    """Sound: seconds per sample."""
+    lines: LineFormat = LineFormat()
+    max_megapixels: Megapixels = 64.0
+    """A larger picture is refused before it is decoded."""
+
+
+SourceConfig = (
+    V4l2Config
+    | UrlConfig
+    | ExecConfig
+    | MicrophoneConfig
+    | SysfsConfig
+    | LoadConfig
+    | LinesConfig
+    | SerialConfig
+    | ReplayConfig
+)
+"""What [sources.NAME] may hold; its key `kind` chooses."""
