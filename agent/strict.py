@@ -2,8 +2,8 @@
 
 An unknown key, a missing key, a wrong type or a value out of range is a ConfigError that names file, table, key
 and what is allowed. All problems of a table are reported together. Supported field types: bool, int, float, str,
-pathlib.Path, Literal, tuple[X, ...], fixed tuples, dict[str, X], X | None, nested dataclasses, and
-Annotated[X, Range(...)].
+pathlib.Path, Literal, tuple[X, ...], fixed tuples, dict[str, X], X | None, nested dataclasses, unions of
+dataclasses that tell themselves apart by a field `kind: Literal[...]`, and Annotated[X, Range(...)].
 A table merged from several files is a `Merged`, so that a problem names the very file that wrote the key.
 """
 
@@ -86,6 +86,8 @@ def describe(kind: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(repr(a) for a in args)
     if origin in (typing.Union, types.UnionType):
+        if tagged := _tagged(args):
+            return "a table whose 'kind' is one of " + ", ".join(repr(k) for k in tagged)
         return " or ".join(describe(a) for a in args if a is not types.NoneType) + tail
     if origin is tuple:
         inner = describe(args[0]) if args[-1] is Ellipsis else ", ".join(describe(a) for a in args)
@@ -182,6 +184,10 @@ def _value(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
 
 
 def _union(args: tuple[Any, ...], value: Any, where: str, problems: list[str], full: Any) -> Any:
+    if (tagged := _tagged(args)) and isinstance(value, Mapping):
+        if value.get("kind") not in tagged:
+            raise _ProblemError(f"kind = {value.get('kind')!r} is not allowed: it must be {describe(full)}")
+        return _table(tagged[value["kind"]], value, where, problems)
     for kind in args:
         if kind is types.NoneType:
             continue
@@ -194,6 +200,14 @@ def _union(args: tuple[Any, ...], value: Any, where: str, problems: list[str], f
             problems.extend(trial)
             return made
     raise _ProblemError(f"{value!r} is not allowed: it must be {describe(full)}")
+
+
+def _tagged(args: tuple[Any, ...]) -> dict[str, type[Any]]:
+    """The dataclasses of a union by their `kind`; empty unless each has one."""
+    arms = [a for a in args if a is not types.NoneType]
+    if not all(dataclasses.is_dataclass(a) and "kind" in a.__dataclass_fields__ for a in arms):
+        return {}
+    return {tag: a for a in arms for tag in typing.get_args(typing.get_type_hints(a)["kind"])}
 
 
 def _sequence(args: tuple[Any, ...], value: Any, where: str, problems: list[str], full: Any) -> Any:
