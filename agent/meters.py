@@ -1,0 +1,66 @@
+"""What the lanes tell, as metrics: the agent's `Observer`, and gauges that are read when somebody asks."""
+
+from collections.abc import Callable, Mapping
+
+from agent.inbox import Inbox
+from agent.metrics import Registry
+from agent.records import Draft, ModelRef, Result
+
+
+class Meters:
+    """Counts samples, results, refusals and events, and the time of every stage."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._samples = registry.counter("limpet_samples_total", "Samples read from a source.", ["source"])
+        self._results = registry.counter("limpet_results_total", "Views that were looked at.", ["pipeline", "cache"])
+        self._gated = registry.counter("limpet_gated_total", "Views that the gate held back.", ["pipeline"])
+        self._refused = registry.counter(
+            "limpet_refused_total", "Views or events refused, by model or store.", ["pipeline", "reason"]
+        )
+        self._events = registry.counter("limpet_events_total", "Events accepted into the store.", ["stream", "kind"])
+        self._stages = registry.summary("limpet_stage_seconds", "Time a stage took per view.", ["pipeline", "stage"])
+
+    def sampled(self, source: str) -> None:
+        """A source delivered a sample."""
+        self._samples.at(source).inc()
+
+    def looked(self, result: Result) -> None:
+        """A pipeline looked at a view."""
+        self._results.at(result.pipeline, result.cache).inc()
+        for stage, spent_ms in result.timings_ms.items():
+            self._stages.at(result.pipeline, stage).observe(spent_ms / 1e3)
+
+    def gated(self, pipeline: str) -> None:
+        """A gate held a view back."""
+        self._gated.at(pipeline).inc()
+
+    def refused(self, pipeline: str, reason: str) -> None:
+        """A model refused a view ("model"), or the store an event ("store")."""
+        self._refused.at(pipeline, reason).inc()
+
+    def accepted(self, draft: Draft) -> None:
+        """The store took an event."""
+        self._events.at(draft.stream, draft.kind).inc()
+
+    def watch_inbox(self, pipeline: str, inbox: Inbox) -> None:
+        """Show what the inbox of `pipeline` dropped, by reason, and what waits in it."""
+        dropped = self._registry.gauge(
+            "limpet_inbox_dropped", "Samples dropped before a pipeline since the start.", ["pipeline", "reason"]
+        )
+        for reason in ("full", "closed"):
+            dropped.at(pipeline, reason).read_from(lambda r=reason: inbox.counts().dropped.get(r, 0))  # type: ignore[misc]
+        waiting = self._registry.gauge("limpet_inbox_waiting", "Samples waiting before a pipeline.", ["pipeline"])
+        waiting.at(pipeline).read_from(lambda: inbox.counts().waiting)
+
+    def show_model(self, pipeline: str, model: ModelRef) -> None:
+        """Say which model a pipeline runs."""
+        info = self._registry.gauge(
+            "limpet_model_info", "1 for the model that a pipeline runs.", ["pipeline", "model", "version", "sha256"]
+        )
+        info.at(pipeline, model.name, model.version, model.sha256).set(1)
+
+    def watch_numbers(self, prefix: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Show every number of `read()` as a gauge `limpet_<prefix>_<key>`; the keys must not change."""
+        for key in read():
+            self._registry.gauge(f"limpet_{prefix}_{key}", text).at().read_from(lambda k=key: read()[k])  # type: ignore[misc]

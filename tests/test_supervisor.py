@@ -1,0 +1,128 @@
+"""Lanes are started, revived, seen when stuck, and stopped in time."""
+
+import random
+import threading
+import time
+
+from agent.backoff import Backoff
+from agent.supervisor import Lane, Supervisor
+
+
+def _supervisor(*lanes):
+    rng = random.Random(1)
+    return Supervisor(lanes, lambda: Backoff(rng, first_s=0.02, cap_s=0.05, healthy_s=60), time.monotonic)
+
+
+def _until(supervisor, stop, wanted, limit_s=5.0):
+    until_s = time.monotonic() + limit_s
+    while time.monotonic() < until_s:
+        states = {s.name: s for s in supervisor.reconcile(stop)}
+        if wanted(states):
+            return states
+        time.sleep(0.005)
+    raise AssertionError(f"never came: {states}")
+
+
+def test_a_lane_that_fails_is_revived_with_its_reason_kept():
+    """The third life of a lane that dies twice runs."""
+    lives = []
+
+    def frail(stop, beat):
+        lives.append(1)
+        if len(lives) < 3:
+            raise OSError("camera unplugged")
+        while not stop.wait(0.01):
+            beat()
+
+    stop = threading.Event()
+    supervisor = _supervisor(Lane("camera", frail))
+    states = _until(supervisor, stop, lambda s: s["camera"].failures == 2 and s["camera"].phase == "running")
+    assert "camera unplugged" in states["camera"].error
+    assert len(lives) == 3
+    stop.set()
+    assert supervisor.join(2.0) == ()
+
+
+def test_one_broken_lane_does_not_take_the_others_down():
+    """Its neighbour keeps beating."""
+    beats = []
+
+    def good(stop, beat):
+        while not stop.wait(0.005):
+            beat()
+            beats.append(1)
+
+    def bad(_stop, _beat):
+        raise RuntimeError("no")
+
+    stop = threading.Event()
+    supervisor = _supervisor(Lane("good", good), Lane("bad", bad))
+    states = _until(supervisor, stop, lambda s: s["bad"].failures >= 3)
+    assert states["good"].phase == "running"
+    assert beats
+    stop.set()
+    assert supervisor.join(2.0) == ()
+
+
+def test_a_lane_that_returns_has_ended_and_is_left_in_peace():
+    """The end of a recording is no failure."""
+    lives = []
+    stop = threading.Event()
+    supervisor = _supervisor(Lane("film", lambda _stop, _beat: lives.append(1)))
+    _until(supervisor, stop, lambda s: s["film"].phase == "ended")
+    for _ in range(20):
+        supervisor.reconcile(stop)
+        time.sleep(0.005)
+    assert lives == [1]
+
+
+def test_a_stuck_lane_is_reported_and_left_behind_at_the_stop():
+    """A lane that neither beats nor ends is named, and stopping does not wait for it."""
+    release = threading.Event()
+    stop = threading.Event()
+    supervisor = _supervisor(Lane("hung", lambda _stop, _beat: release.wait(20), deadline_s=0.05, essential=True))
+    states = _until(supervisor, stop, lambda s: s["hung"].phase == "stuck")
+    assert states["hung"].beat_age_s > 0.05
+    stop.set()
+    start_s = time.monotonic()
+    assert supervisor.join(0.2) == ("hung",)
+    assert time.monotonic() - start_s < 1.0
+    release.set()
+
+
+def test_a_lane_that_moves_again_is_no_longer_stuck():
+    """Late is not dead."""
+    go = threading.Event()
+
+    def slow(stop, beat):
+        go.wait(20)
+        while not stop.wait(0.005):
+            beat()
+
+    stop = threading.Event()
+    supervisor = _supervisor(Lane("slow", slow, deadline_s=0.1))
+    _until(supervisor, stop, lambda s: s["slow"].phase == "stuck")
+    go.set()
+    _until(supervisor, stop, lambda s: s["slow"].phase == "running")
+    stop.set()
+    assert supervisor.join(2.0) == ()
+
+
+def test_nothing_is_started_after_the_stop():
+    """A lane that dies while stopping stays down."""
+    lives = []
+
+    def dies(stop, _beat):
+        lives.append(1)
+        stop.wait(5)
+        raise RuntimeError("too late")
+
+    stop = threading.Event()
+    supervisor = _supervisor(Lane("late", dies))
+    _until(supervisor, stop, lambda s: s["late"].phase == "running")
+    stop.set()
+    assert supervisor.join(2.0) == ()
+    for _ in range(10):
+        supervisor.reconcile(stop)
+        time.sleep(0.01)
+    assert lives == [1]
