@@ -7,8 +7,9 @@ from agent.records import EventClass
 from agent.strict import Match, Range
 
 _Text = Annotated[str, Range(1, 200)]
-_Level = r"[A-Za-z0-9_.-]+"
-_Stream = Annotated[str, Match(rf"{_Level}(/{_Level})*", "names of letters, digits, '_', '-' and '.', joined by '/'")]
+_Stream = Annotated[
+    str, Match(r"(?!gap$)[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "1 to 64 letters, digits, '_', '.' or '-', and not 'gap'")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
