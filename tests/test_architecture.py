@@ -13,12 +13,15 @@ FLOORS = (
     {"agent", "agent.errors", "agent.records", "agent.strict"},
     {
         "agent.backoff", "agent.cache", "agent.clock", "agent.config", "agent.envelope", "agent.health", "agent.inbox", "agent.manifest",
-        "agent.metrics", "agent.rules", "agent.settings", "pipelines",
+        "agent.logs", "agent.metrics", "agent.rules", "agent.settings", "pipelines",
     },
-    {"agent.capture", "agent.control", "agent.mqtt", "agent.registry", "agent.runtime", "agent.store", "agent.uplink"},
+    {
+        "agent.capture", "agent.control", "agent.exposition", "agent.mqtt", "agent.notify", "agent.registry", "agent.runtime",
+        "agent.store", "agent.uplink",
+    },
     {"agent.commands", "agent.inference", "agent.pipeline", "agent.updates"},
     {"agent.lanes", "agent.supervisor"},
-    {"agent.__main__", "agent.app", "agent.cli"},
+    {"agent.__main__", "agent.app", "agent.cli", "agent.demo"},
 )  # fmt: skip
 
 ONE_DOOR = {
@@ -29,6 +32,7 @@ ONE_DOOR = {
     "cv2": {"agent/capture/camera.py", "pipelines/image.py", "pipelines/gates.py"},
     "sounddevice": {"agent/capture/audio.py"},
     "serial": {"agent/capture/sensor.py"},
+    "amqtt": {"agent/demo/broker.py"},
     "sqlite3": {"agent/store.py", "agent/store"},
 }
 
