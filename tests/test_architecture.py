@@ -19,7 +19,7 @@ FLOORS = (
         "agent.capture", "agent.control", "agent.exposition", "agent.mqtt", "agent.notify", "agent.registry", "agent.runtime",
         "agent.store", "agent.uplink",
     },
-    {"agent.commands", "agent.inference", "agent.pipeline", "agent.updates"},
+    {"agent.commands", "agent.feed", "agent.golden", "agent.inference", "agent.pipeline", "agent.skeleton", "agent.updates"},
     {"agent.lanes", "agent.supervisor"},
     {"agent.__main__", "agent.app", "agent.cli", "agent.demo"},
 )  # fmt: skip

@@ -32,8 +32,8 @@ from agent.manifest.tables import (
 from agent.strict import build
 
 __all__ = [
-    "RUNTIME_OF", "Artifact", "Dtype", "Golden", "Input", "Layout", "Manifest", "Port", "PortChange", "Requires",
-    "Rounding", "Runtime", "StatePair", "Step", "load_manifest", "stays_inside",
+    "MANIFEST_FILE", "RUNTIME_OF", "Artifact", "Dtype", "Golden", "Input", "Layout", "Manifest", "Port", "PortChange",
+    "Requires", "Rounding", "Runtime", "StatePair", "Step", "load_manifest", "stays_inside",
 ]  # fmt: skip
 
 MANIFEST_FILE = "model.toml"

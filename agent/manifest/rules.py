@@ -20,7 +20,7 @@ def open_dimensions(raw: Mapping[str, Any]) -> Iterator[str]:
             shape = port.get("shape") if isinstance(port, dict) else None
             for axis, size in enumerate(shape if isinstance(shape, list) else []):
                 if isinstance(size, str) or (isinstance(size, int) and size < 1):
-                    where = f"[[{table}]] '{port.get('name')}': dimension {axis} of shape is {size!r}, which leaves it open"
+                    where = f"[[{table}]] '{port.get('name')}': dimension {axis} of shape is left open by {size!r}"
                     yield f"{where}: write the size that this model shall run with (1 for the batch)"
 
 
@@ -41,7 +41,8 @@ def problems(table: Table) -> Iterator[str]:
     if _numbers(__version__) < _numbers(least):
         yield f"it requires agent {least} or newer, this one is {__version__}: update the agent or take an older model"
     names = [("labels_file", table.labels_file), *(("[[artifact]] file", a.file) for a in table.artifact)]
-    names += [("[[golden]] input", g.input) for g in table.golden] + [("[[golden]] output", g.output) for g in table.golden]
+    names += [("[[golden]] input", golden.input) for golden in table.golden]
+    names += [("[[golden]] output", golden.output) for golden in table.golden]
     for key, name in names:
         if name and not stays_inside(name):
             yield f"{key} {name!r} leaves the folder of the model: write a plain relative path"

@@ -69,7 +69,7 @@ class Input(Port):
 
 @dataclass(frozen=True, slots=True)
 class PortChange:
-    """How one artifact's port differs from the manifest's. A key left out stays; a new dtype drops scale and zero point."""
+    """How one artifact's port differs from the manifest's. A key left out stays; a new dtype drops the scale."""
 
     tensor: str | None = None
     shape: Shape | None = None

@@ -1,0 +1,48 @@
+"""ONNX Runtime and LiteRT behind one `Runner`; the foreign packages are imported when a model needs them, never before.
+
+`open_runner` loads one artifact; `declared_ports` reads what a model file says about itself.
+"""
+
+from pathlib import Path
+
+from agent.errors import ModelError
+from agent.manifest import Artifact, Manifest, Runtime
+from agent.runtime.contract import Declared, Fallback, Runner, RunnerInfo, RuntimeMissingError, Slots
+from agent.runtime.quant import dequantise, quantise
+from agent.settings.runtime import RuntimeOptions
+
+__all__ = [
+    "Declared", "Fallback", "Runner", "RunnerInfo", "RuntimeMissingError", "Slots", "declared_ports", "dequantise",
+    "open_runner", "quantise",
+]  # fmt: skip
+
+
+def open_runner(
+    manifest: Manifest, artifact: Artifact, options: RuntimeOptions, path: Path, slots: Slots = None
+) -> Runner:
+    """Load the verified file at `path` as `artifact` of `manifest`.
+
+    `path` is what `agent.registry.verified` yields; it is not needed any more when this returns. `slots` bounds how
+    many runs compute at once. Raises RuntimeMissingError when the runtime cannot work on this machine, ModelError
+    with the runtime's reason when it refuses the file, and when file and manifest disagree.
+    """
+    if artifact.runs_on == "litert":
+        from agent.runtime.litert import LiteRunner
+
+        return LiteRunner(manifest, artifact, options, path, slots)
+    from agent.runtime.ort import OrtRunner
+
+    return OrtRunner(manifest, artifact, options, path, slots)
+
+
+def declared_ports(path: Path, runtime: Runtime) -> tuple[tuple[Declared, ...], tuple[Declared, ...]]:
+    """The inputs and outputs that a model file declares, in its order. Raises ModelError when it cannot be loaded."""
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such model file")
+    if runtime == "litert":
+        from agent.runtime import litert
+
+        return litert.declared_ports(path)
+    from agent.runtime import ort
+
+    return ort.declared_ports(path)

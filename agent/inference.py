@@ -1,0 +1,198 @@
+"""One stream's way through a model: view -> [[pre]] -> raw tensors -> cache or runner -> real outputs -> findings.
+
+`open_model` loads a model once per process; an `Inference` is one stream's use of it and carries that stream's state
+tensors, so it belongs to one lane. Owns the order of the stages and their timings. Refuses NaN that comes out of a
+model. After an error the stream's state starts again, because it cannot be known.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.cache import ResultCache, digest
+from agent.errors import ConfigError, ModelError
+from agent.feed import Feed
+from agent.manifest import Input, Manifest
+from agent.records import Array, CacheUse, Finding, Tensors, View
+from agent.registry import candidates, verified
+from agent.runtime import Runner, RuntimeMissingError, Slots, dequantise, open_runner
+from agent.runtime.quant import zeros
+from agent.settings.runtime import RuntimeOptions
+from pipelines import Decoder, Pre, make_step
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """What one view gave. `outputs` are raw tensors by port name, read-only when a cache is used.
+
+    `timings_ms`: pre (steps and quantising), run (only when it was computed), post (dequantising and decoding).
+    `input_digest`: 32 hex digits, XXH3-128 of the raw input tensors, state left out. Of a view with cells, the outputs
+    are stacked along a new first axis, and the cache is "exact" when it knew every cell.
+    """
+
+    findings: tuple[Finding, ...]
+    outputs: Tensors
+    cache: CacheUse
+    timings_ms: Mapping[str, float]
+    input_digest: str
+
+
+def open_model(
+    manifest: Manifest,
+    options: RuntimeOptions | None = None,
+    *,
+    artifact_root: Path | None = None,
+    limit_bytes: int = 512_000_000,
+    slots: Slots = None,
+) -> Runner:
+    """Verify and load the first artifact that this machine can run. Raises ModelError.
+
+    Only a runtime that is missing makes it try the next artifact; a file that is damaged, not to be trusted or refused
+    by its runtime is an error, because falling back from it would hide it.
+    """
+    chosen = options or RuntimeOptions()
+    present = [*chosen.providers, *(str(delegate.library) for delegate in chosen.delegates)]
+    missing: list[str] = []
+    for artifact in candidates(manifest, chosen.prefer, present):
+        with verified(manifest, artifact, artifact_root, limit_bytes) as path:
+            try:
+                return open_runner(manifest, artifact, chosen, path, slots)
+            except RuntimeMissingError as exc:
+                missing.append(str(exc))
+    raise ModelError(f"{manifest}: no artifact can run here: {'; '.join(missing)}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """One answer of the cache or the runner."""
+
+    outputs: dict[str, Array]
+    cache: CacheUse
+    run_ms: float
+
+
+class Inference:
+    """One stream's use of a model. Not to be shared between threads; the runner and the cache are."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        runner: Runner,
+        cache: ResultCache | None = None,
+        *,
+        decoder: Decoder | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`decoder` replaces the manifest's; `clock` counts seconds. Raises ModelError on a wrong step."""
+        self.manifest, self.runner = manifest, runner
+        self._decoder = decoder or _decoder(manifest)
+        self._clock = clock
+        self._inputs = {port.name: port for port in runner.inputs}
+        self._feeds = tuple(Feed(self._inputs[port.name], steps) for port, steps in _chains(manifest))
+        self._constants = {p.name: np.full(p.shape, p.value, p.dtype) for p in runner.inputs if p.value is not None}
+        self._salt = f"{manifest.digest}{runner.info.model.sha256}".encode()
+        keeps = cache is not None and cache.config.enabled and (cache.config.stateful or not manifest.states)
+        self._cache = cache if keeps else None
+        self._state: dict[str, Array] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream: its state tensors stand for real zeros again."""
+        self._state = {pair.input: zeros(self._inputs[pair.input]) for pair in self.manifest.states}
+
+    def __call__(self, view: View) -> Inferred:
+        """Run one view; the decoder sees it as the first port's steps left it, with the way back to the source.
+
+        Raises ModelError.
+        """
+        if view.gap:
+            self.reset()
+        begin = self._clock()
+        try:
+            made = {one.port.name: one(view) for one in self._feeds}
+            seen = next(iter(made.values()))[1]
+            return self._infer(self._rounds({port: tensors for port, (tensors, _) in made.items()}), seen, begin)
+        except ModelError:
+            self.reset()
+            raise
+
+    def run_raw(self, inputs: Tensors) -> Inferred:
+        """Run raw tensors for the fed ports, without [[pre]]; the view that the decoder sees is empty."""
+        return self._infer([dict(inputs)], View(np.empty(0)), self._clock())
+
+    def _rounds(self, made: dict[str, tuple[Array, ...]]) -> list[dict[str, Array]]:
+        """The fed tensors of each run: one, or one per cell; a port without cells gives every run the same."""
+        count = max(len(tensors) for tensors in made.values())
+        if count > 1 and self.manifest.states:
+            raise ModelError(f"{self.manifest}: a model with state runs whole views: leave the step 'cells' out")
+        return [{port: tensors[n % len(tensors)] for port, tensors in made.items()} for n in range(count)]
+
+    def _infer(self, rounds: list[dict[str, Array]], view: View, begin: float) -> Inferred:
+        names = [digest(fed) for fed in rounds]
+        prepared = self._clock()
+        ran = [self._look_up_or_run(fed, name) for fed, name in zip(rounds, names, strict=True)]
+        done = self._clock()
+        raw = ran[0].outputs
+        self._state = {pair.input: raw[pair.output] for pair in self.manifest.states}
+        if view.cells:
+            raw = {port: np.stack([one.outputs[port] for one in ran]) for port in raw}
+        findings = self._decode(raw, view) if self._decoder else ()
+        timings_ms = {"pre": (prepared - begin) * 1e3, "post": (self._clock() - done) * 1e3}
+        missed = [one.run_ms for one in ran if one.cache == "miss"]
+        if missed:
+            timings_ms["run"] = sum(missed)
+        return Inferred(findings, raw, "miss" if missed else "exact", timings_ms, _joined(names))
+
+    def _look_up_or_run(self, fed: dict[str, Array], name: bytes) -> _Ran:
+        key = digest(self._state, self._salt + name) if self._cache else b""
+        if self._cache and (held := self._cache.get(key)) is not None:
+            return _Ran(held, "exact", 0.0)
+        begin = self._clock()
+        raw = self.runner.run({**fed, **self._constants, **self._state})
+        run_ms = (self._clock() - begin) * 1e3
+        _refuse_nan(self.runner, raw)
+        if self._cache:
+            self._cache.put(key, raw, run_ms)
+        return _Ran(raw, "miss", run_ms)
+
+    def _decode(self, raw: Tensors, view: View) -> tuple[Finding, ...]:
+        assert self._decoder is not None
+        real = {port.name: dequantise(raw[port.name], port) for port in self.runner.outputs}
+        return self._decoder(real, view, self.manifest.labels)
+
+
+def _chains(manifest: Manifest) -> list[tuple[Input, tuple[Pre, ...]]]:
+    """Each fed port with its steps. Raises ModelError when a step is wrong."""
+    first = manifest.feeds[0].name
+    made: dict[str, list[Pre]] = {port.name: [] for port in manifest.feeds}
+    for table in manifest.pre:
+        made[table.get("input", first)].append(_step(manifest, "pre", {k: v for k, v in table.items() if k != "input"}))
+    return [(port, tuple(made[port.name])) for port in manifest.feeds]
+
+
+def _decoder(manifest: Manifest) -> Decoder | None:
+    decoder: Decoder | None = _step(manifest, "decoder", manifest.decoder) if manifest.decoder else None
+    return decoder
+
+
+def _step(manifest: Manifest, kind: str, table: Mapping[str, Any]) -> Any:
+    try:
+        return make_step(kind, table, f"{manifest} [{kind}]")
+    except ConfigError as exc:
+        raise ModelError(str(exc)) from exc
+
+
+def _refuse_nan(runner: Runner, raw: Tensors) -> None:
+    for name, array in raw.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            model = runner.info.model
+            words = f"{model.name} {model.version}: output '{name}' contains NaN"
+            raise ModelError(f"{words}: the input is beyond what the model was made for, or the model is damaged")
+
+
+def _joined(names: list[bytes]) -> str:
+    return (names[0] if len(names) == 1 else digest({}, b"".join(names))).hex()

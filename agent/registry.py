@@ -1,0 +1,175 @@
+"""Where models lie, and whether a model file may be trusted.
+
+Finds folders by name or path, chooses the artifacts that fit this machine, and opens a file only after its owner,
+permissions, size and sha256 were checked. What is loaded is what was hashed: the file is opened once, hashed through
+that descriptor and handed on as /proc/self/fd/N, so that a rename in between changes nothing. What remains: whoever
+may write to the open file itself (its owner, root) could still change it between hash and load.
+"""
+
+import grp
+import hashlib
+import os
+import platform
+import pwd
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import ModelError
+from agent.manifest import MANIFEST_FILE, Artifact, Manifest, Runtime, load_manifest
+
+_CHUNK_BYTES = 1 << 20
+_ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model folder: its manifest, or why there is none."""
+
+    folder: Path
+    manifest: Manifest | None
+    error: str = ""
+
+
+def find(name_or_path: str | Path, roots: Iterable[Path]) -> Manifest:
+    """The model in the folder `name_or_path`, or the first called so under `roots`. Raises ModelError."""
+    path = Path(name_or_path)
+    if path.is_absolute() or len(path.parts) > 1 or (path / MANIFEST_FILE).is_file():
+        return load_manifest(path.parent if path.name == MANIFEST_FILE else path)
+    searched = tuple(roots)
+    for root in searched:
+        if (root / path / MANIFEST_FILE).is_file():
+            return load_manifest(root / path)
+    near = sorted(folder.name for root in searched for folder in _folders(root))
+    where = ", ".join(map(str, searched)) or "no folder"
+    raise ModelError(f"model '{path}' is in none of {where}: there are {', '.join(near) or 'none'}; a path works too")
+
+
+def installed(roots: Iterable[Path]) -> Iterator[Found]:
+    """Every model folder under `roots`, broken ones included."""
+    for root in roots:
+        for folder in _folders(root):
+            try:
+                yield Found(folder, load_manifest(folder))
+            except ModelError as exc:
+                yield Found(folder, None, str(exc))
+
+
+def candidates(
+    manifest: Manifest, prefer: Iterable[Runtime] = (), present: Iterable[str] = (), arch: str = platform.machine()
+) -> tuple[Artifact, ...]:
+    """The artifacts for this machine, best first. `present`: providers and delegates that the configuration names.
+
+    Raises ModelError when none fits, with the reason for each.
+    """
+    machine, given, order = _ARCH.get(arch, arch), set(present), tuple(prefer)
+    reasons: list[str] = []
+    fitting: list[Artifact] = []
+    for artifact in manifest.artifacts:
+        lacking = set(artifact.requires) - given
+        if artifact.arch not in ("any", machine):
+            reasons.append(f"{artifact.file} is for {artifact.arch}, this machine is {machine}")
+        elif lacking:
+            reasons.append(f"{artifact.file} requires {', '.join(sorted(lacking))}, which is not configured")
+        else:
+            fitting.append(artifact)
+    if not fitting:
+        raise ModelError(f"{manifest}: no artifact fits: {'; '.join(reasons)}: publish one for this machine")
+    return tuple(sorted(fitting, key=lambda a: order.index(a.runs_on) if a.runs_on in order else len(order)))
+
+
+@contextmanager
+def verified(
+    manifest: Manifest, artifact: Artifact, root: Path | None = None, limit_bytes: int = 512_000_000
+) -> Iterator[Path]:
+    """The path of the artifact after every check, good as long as the context lasts. Raises ModelError.
+
+    `root`: the folder that `file` is relative to when it is not the manifest's own.
+    """
+    folder = (root or manifest.folder).resolve()
+    path = _inside(folder, artifact.file, str(manifest))
+    _refuse_foreign_folders(folder, path.parent)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as exc:
+        raise ModelError(f"{path}: the model file cannot be read: {exc.strerror}: put it there") from exc
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelError(f"{path}: this is no plain file: put the model file there")
+        _refuse_foreign(path, status)
+        _refuse_size(path, status.st_size, limit_bytes)
+        _refuse_digest(path, _sha256(descriptor), artifact)
+        own = Path(f"/proc/self/fd/{descriptor}")
+        yield own if own.exists() else path
+    finally:
+        os.close(descriptor)
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path.parent for path in root.glob(f"*/{MANIFEST_FILE}"))
+
+
+def _inside(folder: Path, name: str, what: str) -> Path:
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder):
+        raise ModelError(f"{what}: {name} leads out of {folder} to {path}: put the file itself there, not a link")
+    return path
+
+
+def _refuse_foreign_folders(top: Path, folder: Path) -> None:
+    while folder.is_relative_to(top):
+        try:
+            _refuse_foreign(folder, folder.stat())
+        except OSError as exc:
+            raise ModelError(f"{folder}: the model's folder cannot be read: {exc.strerror}") from exc
+        folder = folder.parent
+
+
+def _refuse_foreign(path: Path, status: os.stat_result) -> None:
+    """Who may write the file or its folder may choose what runs."""
+    if status.st_mode & stat.S_IWOTH:
+        raise ModelError(f"{path}: everybody may write to it, so it cannot be trusted: chmod o-w {path}")
+    if status.st_mode & stat.S_IWGRP and not _private_group(status):
+        raise ModelError(f"{path}: its group may write to it, so it cannot be trusted: chmod g-w {path}")
+    if status.st_uid not in _trusted_owners():
+        raise ModelError(f"{path}: it belongs to user id {status.st_uid}, so it cannot be trusted: chown root {path}")
+
+
+def _trusted_owners() -> set[int]:
+    """Root, this user, and the owner of this code: who may change the code needs no model to do harm."""
+    return {0, os.geteuid(), Path(__file__).stat().st_uid}
+
+
+def _private_group(status: os.stat_result) -> bool:
+    """Whether the group has nobody in it but the owner, as Debian and Ubuntu make for every user (umask 002)."""
+    try:
+        group, owner = grp.getgrgid(status.st_gid), pwd.getpwuid(status.st_uid)
+    except KeyError:
+        return False
+    return group.gr_name == owner.pw_name and status.st_gid == owner.pw_gid and not set(group.gr_mem) - {owner.pw_name}
+
+
+def _refuse_size(path: Path, size_bytes: int, limit_bytes: int) -> None:
+    if size_bytes > limit_bytes:
+        words = f"{path}: {size_bytes} bytes, at most {limit_bytes} are allowed"
+        raise ModelError(f"{words}: raise [models] artifact_limit_mb if that is right")
+
+
+def _sha256(descriptor: int) -> str:
+    state = hashlib.sha256()
+    offset = 0
+    while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
+        state.update(chunk)
+        offset += len(chunk)
+    return state.hexdigest()
+
+
+def _refuse_digest(path: Path, found: str, artifact: Artifact) -> None:
+    if found != artifact.sha256:
+        raise ModelError(
+            f"{path}: its sha256 is {found}, the manifest says {artifact.sha256}: "
+            "the file is damaged or another one: install the model again"
+        )

@@ -1,0 +1,179 @@
+"""TFLite files by LiteRT's classic Interpreter, or by tflite-runtime where LiteRT cannot be imported.
+
+The file is given by path, so it is memory-mapped: without XNNPACK the weights stay shared file pages, with XNNPACK
+(2 to 13 times faster) they are packed into private memory besides. The interpreter is not thread-safe: one run at a
+time, under a lock; `invoke` releases the GIL. tflite-runtime 2.14 imports under numpy 2 and then fails when an
+interpreter is built, so what counts is the building, not the import.
+"""
+
+import importlib
+import importlib.metadata
+import math
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.errors import ModelError
+from agent.manifest import Artifact, Manifest
+from agent.records import Array, Tensors
+from agent.runtime.contract import (
+    Declared,
+    Fallback,
+    RunnerInfo,
+    RuntimeMissingError,
+    Slots,
+    check_inputs,
+    check_output,
+    match_ports,
+    reference,
+    turn,
+)
+from agent.settings.runtime import DelegateOptions, RuntimeOptions
+
+_PACKAGES = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tflite_runtime.interpreter", "tflite-runtime"))
+_REFUSALS = (ValueError, RuntimeError, TypeError, MemoryError, OSError)
+
+
+class LiteRunner:
+    """A TFLite model; see `agent.runtime.contract.Runner` for what its methods promise."""
+
+    def __init__(
+        self, manifest: Manifest, artifact: Artifact, options: RuntimeOptions, path: Path, slots: Slots = None
+    ) -> None:
+        self._where = f"{manifest} ({artifact.file})"
+        self._lock = threading.Lock()
+        self._slots = slots
+        self.inputs, self.outputs = manifest.inputs_of(artifact), manifest.outputs_of(artifact)
+        module, package, fallbacks = _library()
+        delegates, more = _delegates(module, options, self._where)
+        self._interpreter, used, reasons = _build(module, path, options, delegates, self._where)
+        ins, outs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        match_ports(self._where, self.inputs, (_declared(d, self._where) for d in ins), all_of_them=True)
+        match_ports(self._where, self.outputs, (_declared(d, self._where) for d in outs), all_of_them=False)
+        self._by_name = {port.name: port for port in self.inputs}
+        self._feeds = _indices(ins, {port.graph_name: port.name for port in self.inputs})
+        self._reads = _indices(outs, {port.graph_name: port.name for port in self.outputs})
+        self._allocate(ins)
+        self.info = RunnerInfo(
+            reference(manifest, artifact), package, importlib.metadata.version(package), used,
+            (*fallbacks, *more, *reasons), options.threads,
+        )  # fmt: skip
+
+    def run(self, inputs: Tensors) -> dict[str, Array]:
+        check_inputs(self._where, self._by_name, inputs)
+        with turn(self._slots), self._lock:
+            if self._interpreter is None:
+                raise ModelError(f"{self._where}: it is closed: open it again")
+            try:
+                for name, index in self._feeds.items():
+                    self._interpreter.set_tensor(index, inputs[name])
+                self._interpreter.invoke()
+                raw = {port.name: self._interpreter.get_tensor(self._reads[port.name]) for port in self.outputs}
+            except _REFUSALS as exc:
+                raise ModelError(f"{self._where}: {self.info.runtime} failed while running it: {exc}") from exc
+        for port in self.outputs:
+            check_output(self._where, port, raw[port.name])
+        return raw
+
+    def close(self) -> None:
+        with self._lock:
+            self._interpreter = None
+
+    def _allocate(self, details: list[dict[str, Any]]) -> None:
+        """Pin the dimensions that the file left open, then plan the memory."""
+        now = {detail["index"]: tuple(int(n) for n in detail["shape"]) for detail in details}
+        try:
+            for port in self.inputs:
+                index = self._feeds[port.name]
+                if now[index] != port.shape:
+                    self._interpreter.resize_tensor_input(index, list(port.shape), strict=True)
+            self._interpreter.allocate_tensors()
+        except _REFUSALS as exc:
+            raise ModelError(f"{self._where}: LiteRT cannot prepare it: {exc}: convert it again for LiteRT") from exc
+
+
+def declared_ports(path: Path) -> tuple[tuple[Declared, ...], tuple[Declared, ...]]:
+    """The inputs and outputs that the file declares. Raises ModelError."""
+    module, _, _ = _library()
+    interpreter, _, _ = _build(module, path, RuntimeOptions(xnnpack=False), [], str(path))
+    ins, outs = interpreter.get_input_details(), interpreter.get_output_details()
+    return tuple(_declared(d, str(path)) for d in ins), tuple(_declared(d, str(path)) for d in outs)
+
+
+def _library() -> tuple[Any, str, tuple[Fallback, ...]]:
+    """The module, its package and why an earlier choice was not possible. Raises RuntimeMissingError."""
+    failed: list[Fallback] = []
+    for name, package in _PACKAGES:
+        try:
+            return importlib.import_module(name), package, tuple(failed)
+        except ImportError as exc:
+            failed.append(Fallback(package, f"it cannot be imported: {exc}"))
+    reasons = "; ".join(f"{f.asked}: {f.reason}" for f in failed)
+    raise RuntimeMissingError(f"no runtime for TFLite files: {reasons}: install ai-edge-litert")
+
+
+def _delegates(
+    module: Any, options: RuntimeOptions, where: str
+) -> tuple[list[tuple[DelegateOptions, Any]], list[Fallback]]:
+    loaded, failed = [], []
+    for delegate in options.delegates:
+        try:
+            loaded.append((delegate, module.load_delegate(str(delegate.library), dict(delegate.options))))
+        except (ValueError, OSError, RuntimeError) as exc:
+            if options.required:
+                words = f"{where}: delegate {delegate.library} cannot be loaded: {exc}"
+                raise ModelError(f"{words}: install it, or set required = false to run on the CPU") from exc
+            failed.append(Fallback(str(delegate.library), f"it cannot be loaded: {exc}"))
+    return loaded, failed
+
+
+def _build(
+    module: Any, path: Path, options: RuntimeOptions, delegates: list[tuple[DelegateOptions, Any]], where: str
+) -> tuple[Any, tuple[str, ...], list[Fallback]]:
+    """The interpreter, what it uses, and what it could not use. A delegate that refuses the graph is left out."""
+    names = tuple(str(option.library) for option, _ in delegates)
+    try:
+        made = _interpreter(module, path, options, [loaded for _, loaded in delegates])
+    except SystemError as exc:
+        words = f"{where}: {module.__name__} cannot work in this Python: {exc}"
+        raise RuntimeMissingError(f"{words}: tflite-runtime needs numpy 1, see docs/dependencies.md") from exc
+    except _REFUSALS as exc:
+        if not delegates or options.required:
+            raise ModelError(f"{where}: {module.__name__} refuses the model: {exc}") from exc
+        made, used, _ = _build(module, path, options, [], where)
+        return made, used, [Fallback(name, f"it refuses the model: {exc}") for name in names]
+    return made, (*names, *(("xnnpack",) if options.xnnpack else ()), "cpu"), []
+
+
+def _interpreter(module: Any, path: Path, options: RuntimeOptions, delegates: Iterable[Any]) -> Any:
+    resolver = module.OpResolverType.AUTO
+    if not options.xnnpack:
+        resolver = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    return module.Interpreter(
+        model_path=str(path),
+        num_threads=options.threads,
+        experimental_delegates=list(delegates) or None,
+        experimental_op_resolver_type=resolver,
+    )
+
+
+def _indices(details: Iterable[dict[str, Any]], names: Mapping[str, str]) -> dict[str, int]:
+    """Port name -> index of its tensor; `names` maps graph names to port names."""
+    return {names[detail["name"]]: detail["index"] for detail in details if detail["name"] in names}
+
+
+def _declared(detail: dict[str, Any], where: str) -> Declared:
+    shape = tuple(None if n < 0 else int(n) for n in detail.get("shape_signature", detail["shape"]))
+    scales = detail["quantization_parameters"]["scales"]
+    if len(scales) > 1:
+        raise ModelError(
+            f"{where}: tensor '{detail['name']}' has {len(scales)} scales, one per channel: "
+            "an input or output must have a single scale, convert the model again"
+        )
+    scale, zero_point = detail["quantization"]
+    if not math.isfinite(scale) or scale < 0:
+        raise ModelError(f"{where}: tensor '{detail['name']}' has scale {scale}, which means nothing: convert it again")
+    return Declared(detail["name"], shape, np.dtype(detail["dtype"]).name, float(scale), int(zero_point), True)
