@@ -76,6 +76,9 @@ class View:
     offset: tuple[float, float] = (0.0, 0.0)
     channels: tuple[Channel, ...] = ()
     gap: bool = False
+    cells: tuple[tuple[float, float, float, float], ...] = ()
+    """When not empty, `data` holds one array per cell along its first axis; each is run alone, and the decoder sees the
+    outputs stacked in this order. The boxes are x1, y1, x2, y2 in source pixels."""
 
 
 @dataclass(frozen=True, slots=True)

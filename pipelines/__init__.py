@@ -58,12 +58,34 @@ class Post(Protocol):
 
 
 STEPS: dict[str, dict[str, str]] = {
-    "gate": {},
+    "gate": {
+        "change": "pipelines.gates:Change",
+        "interval": "pipelines.gates:Interval",
+        "motion": "pipelines.gates:Motion",
+    },
     "window": {},
-    "pre": {},
-    "decoder": {},
+    "pre": {
+        "cells": "pipelines.image:Cells",
+        "centre_crop": "pipelines.image:CentreCrop",
+        "colour": "pipelines.image:Colour",
+        "contrast": "pipelines.pixels:Contrast",
+        "crop": "pipelines.image:Crop",
+        "layout": "pipelines.pixels:Layout",
+        "letterbox": "pipelines.image:Letterbox",
+        "mask": "pipelines.image:Mask",
+        "normalise": "pipelines.pixels:Normalise",
+        "resize": "pipelines.image:Resize",
+    },
+    "decoder": {
+        "classify": "pipelines.classify:Classify",
+        "digits": "pipelines.classify:Digits",
+    },
     "detector": {},
-    "post": {},
+    "post": {
+        "keep_labels": "pipelines.classify:KeepLabels",
+        "min_score": "pipelines.classify:MinScore",
+        "top": "pipelines.classify:Top",
+    },
 }
 """kind -> name in TOML -> "module:Class"."""
 
