@@ -1,0 +1,58 @@
+"""The store key: what lies on the device's disk is sealed under it.
+
+AES-256-GCM with a random 96-bit nonce before the ciphertext. One key may seal 2^32 times (NIST SP 800-38D, 8.3): at
+one event a second that is 136 years. The key is 32 random bytes in a file of its own, outside the database.
+"""
+
+import os
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from agent.envelope.keyfiles import read_private, write_private
+from agent.errors import ConfigError, EnvelopeError
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+
+
+class StoreKey:
+    """Seals and opens what lies on the disk; thread-safe."""
+
+    def __init__(self, key: bytes) -> None:
+        """`key` is 32 bytes. Raises ConfigError otherwise."""
+        if len(key) != KEY_BYTES:
+            raise ConfigError(f"store key has {len(key)} bytes, it must have {KEY_BYTES}: restore it, or move it away")
+        self._cipher = AESGCM(key)
+
+    def __repr__(self) -> str:
+        """Never the key."""
+        return "StoreKey()"
+
+    def seal(self, plain: bytes, aad: bytes) -> bytes:
+        """Nonce, ciphertext and tag: 28 bytes longer than `plain`. `aad` is bound and not kept."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, plain, aad)
+
+    def open(self, sealed: bytes, aad: bytes) -> bytes:
+        """Undo `seal`. Raises EnvelopeError when anything differs from what was sealed."""
+        try:
+            return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], aad)
+        except (InvalidTag, ValueError) as exc:
+            raise EnvelopeError("stored event is damaged or was sealed under another store key") from exc
+
+
+def load_store_key(path: Path) -> StoreKey:
+    """Read the key at `path`, or make one when there is none. Raises ConfigError when it cannot be read or made."""
+    if not path.exists() and "CREDENTIALS_DIRECTORY" not in os.environ:
+        _make(path)
+    return StoreKey(read_private(path))
+
+
+def _make(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot make its folder: {exc.strerror}: let the agent's user own it") from exc
+    write_private(path, os.urandom(KEY_BYTES))

@@ -1,0 +1,329 @@
+"""The outbox on the disk: one connection, short explicit transactions, a budget in bytes.
+
+Every statement of the store stands here. One thread at a time: the caller holds `lock` around each call.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.settings.store import StoreSettings
+from agent.store.batch import Batch, Gaps, Outcome
+from agent.store.faults import translated
+from agent.store.schema import PAGE, connect
+from agent.store.tickets import Pending
+
+CHUNK = 64
+"""Rows dropped at a time when room is needed."""
+GapRow = tuple[int, str, bool, int, int, int]
+Seal = Callable[[Pending], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRow:
+    """A stream as the file knows it."""
+
+    key: int
+    name: str
+    reserved: int
+    last: int
+    loose: bool
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """A sealed event as it lies in the file."""
+
+    n: int
+    id: bytes
+    stream: int
+    seq: int
+    gap: bool
+    t_mono_s: float
+    body: bytes
+
+
+class Database:
+    """An open outbox file."""
+
+    def __init__(self, path: Path, settings: StoreSettings) -> None:
+        """Open or make `path`. Raises a StoreError of `faults`."""
+        self.lock = threading.Lock()
+        self.path = path
+        self.fresh = not path.exists()
+        budget = settings.budget_mib << 20
+        checkpoint = min(1000, max(128, budget // 16 // PAGE))
+        self._limit = budget - checkpoint * PAGE - (3 << 19)
+        """Bytes that pages in use may take: the budget, less a checkpoint's worth of log and one transaction."""
+        self._settings = settings
+        self._routine_floor = 0
+        self._db = connect(path, checkpoint, (budget - checkpoint * PAGE) // PAGE)
+
+    def close(self) -> None:
+        """Close without a checkpoint being owed: the log is replayed at the next opening if one is left."""
+        with translated(self.path):
+            self._db.close()
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def streams(self) -> list[StreamRow]:
+        """Every stream that ever had an event here."""
+        rows = self._all("select stream, name, reserved, last, loose, rows from stream")
+        return [StreamRow(k, name, reserved, last, bool(loose), n) for k, name, reserved, last, loose, n in rows]
+
+    def last_n(self) -> int:
+        """Highest place ever given in this file."""
+        return int(self._one("select coalesce(max(seq), 0) from sqlite_sequence where name = 'event'"))
+
+    def gaps(self) -> list[GapRow]:
+        """The loss ledger."""
+        rows = self._all("select stream, reason, bound, first, last, count from gap")
+        return [(k, reason, bool(bound), first, last, count) for k, reason, bound, first, last, count in rows]
+
+    def read(self, after: int, upto: int | None, limit: int) -> list[EventRow]:
+        """The oldest events after `after`, at most up to `upto`, that are not parked."""
+        rows = self._all(
+            "select n, id, stream, seq, gap, t_mono, body from event where n > ? and n <= ? and parked is null"
+            " order by n limit ?",
+            (after, upto if upto is not None else 1 << 62, limit),
+        )
+        return [EventRow(n, i, stream, seq, bool(gap), t, body) for n, i, stream, seq, gap, t, body in rows]
+
+    def rows(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """Events with every clear column, for people; parked ones included."""
+        names = ("n", "id", "stream", "seq", "routine", "replay", "gap", "t_wall", "parked", "bytes", "body")
+        found = self._all(
+            "select n, id, s.name, seq, routine, replay, gap, t_wall, parked, length(body), body"
+            " from event join stream s using (stream) where n > ? order by n limit ?",
+            (after, limit),
+        )
+        return [dict(zip(names, row, strict=True)) for row in found]
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes: `used` by pages that hold something and the log, `database` and `log` as files."""
+        log = self.path.with_name(self.path.name + "-wal")
+        log_bytes = log.stat().st_size if log.exists() else 0
+        pages, free = self._one("pragma page_count"), self._one("pragma freelist_count")
+        return {"used": (pages - free) * PAGE + log_bytes, "database": pages * PAGE, "log": log_bytes}
+
+    def oldest_wall_s(self) -> float | None:
+        """Wall time of the oldest event, seconds since 1970; None when there is none."""
+        rows = self._all("select t_wall from event order by n limit 1")
+        return float(rows[0][0]) if rows else None
+
+    # --- meta -----------------------------------------------------------------------------------------------------
+
+    def meta(self, key: str) -> Any:
+        """A remembered value, or None."""
+        rows = self._all("select value from meta where key = ?", (key,))
+        return rows[0][0] if rows else None
+
+    def set_meta(self, key: str, value: bytes | int | str) -> None:
+        """Remember a value, durably."""
+        with self._transaction():
+            self._set_meta(key, value)
+
+    def _set_meta(self, key: str, value: bytes | int | str) -> None:
+        self._db.execute("insert or replace into meta values (?, ?)", (key, value))
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def commit(self, batch: Batch, keys: dict[str, int], seal: Seal) -> Outcome:
+        """Do all of `batch` or nothing: one transaction, one flush. Raises a StoreError of `faults`."""
+        outcome = Outcome()
+        with self._transaction():
+            for mark in batch.streams:
+                self._db.execute(
+                    "insert into stream values (?, ?, ?, ?, ?, 0) on conflict (stream) do update set"
+                    " reserved = excluded.reserved, last = excluded.last, loose = excluded.loose",
+                    (mark.key, mark.name, mark.reserved, mark.last, mark.loose),
+                )
+            self._delete(batch.deletes, outcome)
+            gaps = Gaps()
+            gaps.merge(batch.gaps)
+            self._make_room(batch, keys, gaps, outcome)
+            self._insert([p for p in batch.inserts if p.n not in outcome.refused], keys, seal, outcome)
+            self._park(batch)
+            self._write_gaps(gaps, batch)
+            self._db.executemany(
+                "update stream set rows = rows + ? where stream = ?", [(d, k) for k, d in outcome.rows.items()]
+            )
+            if batch.clean:
+                self._set_meta("clean", 1)
+            outcome.gap_rows = self._one("select count(*) from gap")
+        return outcome
+
+    def _delete(self, ns: list[int], outcome: Outcome) -> None:
+        for start in range(0, len(ns), 100):
+            part = ns[start : start + 100]
+            marks = ",".join("?" * len(part))
+            gone = self._all(f"delete from event where n in ({marks}) returning stream", part)  # noqa: S608
+            outcome.count((key for (key,) in gone), -1)
+
+    def _insert(self, pendings: list[Pending], keys: dict[str, int], seal: Seal, outcome: Outcome) -> None:
+        self._db.executemany(
+            "insert into event values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    p.n, bytes.fromhex(p.ticket.id.replace("-", "")), keys[p.ticket.stream], p.ticket.seq,
+                    p.event_class == "routine", p.replay, p.gap, p.t_wall_s, p.t_mono_s, p.parked or None, seal(p),
+                )
+                for p in pendings
+            ),
+        )  # fmt: skip
+        outcome.count((keys[p.ticket.stream] for p in pendings), 1)
+
+    def _park(self, batch: Batch) -> None:
+        if batch.unpark:
+            self._db.execute("update event set parked = null where parked is not null")
+        self._db.executemany("update event set parked = ? where n = ?", [(why, n) for n, why in batch.parks.items()])
+
+    def _write_gaps(self, gaps: Gaps, batch: Batch) -> None:
+        self._db.executemany(
+            "insert into gap values (?, ?, ?, ?, ?, ?) on conflict (stream, reason, bound) do update set"
+            " first = min(first, excluded.first), last = max(last, excluded.last), count = count + excluded.count",
+            [(k, reason, bound, s.first, s.last, s.count) for (k, reason, bound), s in gaps.spans.items()],
+        )
+        for (key, reason, bound), count in batch.told:
+            row = "stream = ? and reason = ? and bound = ?"  # a constant: nothing is pasted into SQL
+            self._db.execute(f"update gap set count = count - ? where {row}", (count, key, reason, bound))  # noqa: S608
+            self._db.execute(f"delete from gap where {row} and count <= 0", (key, reason, bound))  # noqa: S608
+
+    # --- the budget -----------------------------------------------------------------------------------------------
+
+    def _make_room(self, batch: Batch, keys: dict[str, int], gaps: Gaps, outcome: Outcome) -> None:
+        """Apply the policy of each class: routine events give way first, a critical one never to a routine one."""
+        critical = [p for p in batch.inserts if p.event_class == "critical"]
+        need, critical_need = _need(batch.inserts), _need(critical)
+        if self._fits(need):
+            return
+        if critical or self._settings.routine_when_full == "drop-oldest":
+            keep_routine = self._settings.routine_when_full == "drop-oldest"
+            self._evict(1, need if keep_routine else critical_need, gaps, outcome)
+        if self._fits(need):
+            return
+        self._refuse((p for p in batch.inserts if p.event_class == "routine"), keys, gaps, outcome)
+        if critical_need and self._settings.critical_when_full == "drop-oldest":
+            self._evict(0, critical_need, gaps, outcome)
+        if not self._fits(critical_need):
+            self._refuse((p for p in critical if not p.gap), keys, gaps, outcome)
+
+    def _fits(self, need: int) -> bool:
+        used = self._one("pragma page_count") - self._one("pragma freelist_count")
+        return need == 0 or used * PAGE + need <= self._limit
+
+    def _evict(self, routine: int, need: int, gaps: Gaps, outcome: Outcome) -> None:
+        """Drop the oldest events of one class until `need` bytes fit or none is left; gap records stay."""
+        while not self._fits(need):
+            gone = self.drop_oldest(routine, CHUNK, gaps, outcome)
+            if not gone:
+                return
+
+    def drop_oldest(self, routine: int, limit: int, gaps: Gaps, outcome: Outcome) -> int:
+        """Drop the `limit` oldest events of one class inside a transaction and note them in `gaps`; returns how many."""
+        floor = self._routine_floor if routine else 0
+        chosen = self._all(
+            "select n from event where n >= ? and routine = ? and gap = 0 order by n limit ?", (floor, routine, limit)
+        )
+        if not chosen:
+            return 0
+        if routine:  # rows below are critical: not looked at again, so that a long backlog costs one pass
+            self._routine_floor = chosen[-1][0]
+        marks = ",".join("?" * len(chosen))
+        ns = [n for (n,) in chosen]
+        gone = self._all(f"delete from event where n in ({marks}) returning stream, seq", ns)  # noqa: S608
+        for key, seq in gone:
+            gaps.add(key, "outbox full", seq, seq, 1)
+        outcome.count((key for key, _ in gone), -1)
+        outcome.evicted += len(gone)
+        return len(gone)
+
+    def _refuse(self, pendings: Iterable[Pending], keys: dict[str, int], gaps: Gaps, outcome: Outcome) -> None:
+        for p in pendings:
+            outcome.refused.add(p.n)
+            gaps.add(keys[p.ticket.stream], "outbox full", p.ticket.seq, p.ticket.seq, 1)
+
+    def relieve(self) -> None:
+        """Give the log's space back to the file system. Raises a StoreError of `faults`."""
+        with translated(self.path):
+            self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
+
+    def drop_some(self, count: int) -> Outcome:
+        """Drop the oldest events, routine first, because the disk is full; tells it in the ledger."""
+        outcome, gaps = Outcome(), Gaps()
+        with self._transaction():
+            if self.drop_oldest(1, count, gaps, outcome) == 0 and self._settings.critical_when_full == "drop-oldest":
+                self.drop_oldest(0, count, gaps, outcome)
+            self._write_gaps(gaps, Batch())
+            self._db.executemany(
+                "update stream set rows = rows + ? where stream = ?", [(d, k) for k, d in outcome.rows.items()]
+            )
+            outcome.gap_rows = self._one("select count(*) from gap")
+        return outcome
+
+    def restore(self, rows: list[tuple[Any, ...]]) -> dict[int, int]:
+        """Insert salvaged event rows under the place they had; returns stream key -> how many came back."""
+        outcome = Outcome()
+        with self._transaction():
+            for row in rows:
+                added = self._db.execute(
+                    "insert or ignore into event values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row
+                ).rowcount
+                outcome.count([row[2]] if added else [], 1)
+            self._db.executemany(
+                "update stream set rows = rows + ? where stream = ?", [(d, k) for k, d in outcome.rows.items()]
+            )
+        self._routine_floor = 0
+        return outcome.rows
+
+    def shrink(self) -> bool:
+        """Give back unused pages when a quarter of the file is unused; True when something was done."""
+        pages, free = self._one("pragma page_count"), self._one("pragma freelist_count")
+        if free < 256 or free * 4 < pages:
+            return False
+        with translated(self.path):  # executescript, because execute would free one page per call
+            self._db.executescript("pragma incremental_vacuum(500)")
+        return True
+
+    # --- plumbing -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with translated(self.path):
+            self._db.execute("begin immediate")
+            try:
+                yield
+                self._db.execute("commit")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("rollback")
+                raise
+
+    def _all(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
+        with translated(self.path):
+            return self._db.execute(sql, tuple(values)).fetchall()
+
+    def _one(self, sql: str) -> int:
+        return int(self._all(sql)[0][0])
+
+
+def _need(pendings: list[Pending]) -> int:
+    """Bytes of pages that these events will take, estimated from above."""
+    return sum(len(p.body) + 128 for p in pendings) * 5 // 4 + (8 * PAGE if pendings else 0)
+
+
+def open_raw(path: Path) -> sqlite3.Connection:
+    """Open a quarantined file for reading only, with its log if that can be replayed, else as it lies."""
+    try:
+        uri = f"file:{path}?mode=ro"
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        db.execute("select count(*) from sqlite_master").fetchone()
+    except sqlite3.Error:
+        uri = f"file:{path}?mode=ro&immutable=1"
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    return db

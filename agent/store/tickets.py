@@ -1,0 +1,65 @@
+"""What the store hands out: a ticket to whoever offers an event, an entry to whoever publishes it."""
+
+import threading
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.records import EventClass
+
+State = Literal["pending", "durable", "published", "evicted"]
+"""pending: in memory. durable: committed and synced. published: acknowledged before it had to be written.
+evicted: refused or removed by a limit, and counted in a gap record."""
+
+
+class Ticket:
+    """The store's promise for one event. Reading `state` never blocks."""
+
+    __slots__ = ("_changed", "id", "reason", "seq", "state", "stream")
+
+    def __init__(self, event_id: str, stream: str, seq: int, changed: threading.Condition) -> None:
+        self.id = event_id
+        self.stream = stream
+        self.seq = seq
+        self.state: State = "pending"
+        self.reason = ""
+        self._changed = changed
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it is settled; True when durable or published, False when evicted or still pending."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.state != "pending", timeout_s)
+        return self.state in ("durable", "published")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One accepted event on its way out. `n` is its place in the order of acceptance on this device."""
+
+    n: int
+    id: str
+    stream: str
+    seq: int
+    gap: bool
+    """True for a gap record, which goes to the stream's own loss ledger."""
+    body: bytes
+    """The event as CBOR."""
+    t_mono_s: float | None = None
+    """When the sample was taken, monotonic; None when that was before this start of the agent."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """An event in memory that is not durable yet."""
+
+    ticket: Ticket
+    n: int
+    event_class: EventClass
+    replay: bool
+    gap: bool
+    body: bytes
+    t_wall_s: float
+    t_mono_s: float
+    due_s: float
+    """When it must be written, monotonic."""
+    parked: str = ""
+    """Why the uplink gave it up for now."""
