@@ -6,7 +6,7 @@ before `layout` also take float32. A view with cells is treated cell by cell. Re
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
@@ -48,6 +48,7 @@ class Normalise:
     divide_by: Annotated[float, Range(1e-6)] = 1.0
     mean: Annotated[tuple[float, ...], Range(1, 4)] = (0.0,)
     std: Annotated[tuple[Annotated[float, Range(1e-6)], ...], Range(1, 4)] = (1.0,)
+    pointwise: ClassVar[bool] = True
 
     def __call__(self, view: View, /) -> View:
         extent_px(view, "normalise")
