@@ -12,14 +12,16 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     {"agent", "agent.errors", "agent.records", "agent.strict"},
     {
-        "agent.backoff", "agent.cache", "agent.clock", "agent.config", "agent.envelope", "agent.health", "agent.inbox", "agent.manifest",
+        "agent.backoff", "agent.cache", "agent.cbor", "agent.clock", "agent.codec", "agent.config", "agent.envelope", "agent.health", "agent.inbox", "agent.manifest",
         "agent.logs", "agent.metrics", "agent.rules", "agent.settings", "pipelines",
     },
     {
         "agent.capture", "agent.control", "agent.exposition", "agent.mqtt", "agent.notify", "agent.registry", "agent.runtime",
         "agent.store", "agent.uplink",
     },
-    {"agent.commands", "agent.feed", "agent.golden", "agent.inference", "agent.pipeline", "agent.skeleton", "agent.updates"},
+    {
+        "agent.commands", "agent.feed", "agent.golden", "agent.inference", "agent.pipeline", "agent.skeleton", "agent.updates",
+    },
     {"agent.lanes", "agent.supervisor"},
     {"agent.__main__", "agent.app", "agent.cli", "agent.demo"},
 )  # fmt: skip
@@ -32,8 +34,11 @@ ONE_DOOR = {
     "cv2": {"agent/capture/camera.py", "pipelines/image.py", "pipelines/gates.py"},
     "sounddevice": {"agent/capture/audio.py"},
     "serial": {"agent/capture/sensor.py"},
-    "amqtt": {"agent/demo/broker.py"},
-    "sqlite3": {"agent/store.py", "agent/store"},
+    "cbor2": {"agent/cbor.py"},
+    "cryptography": {"agent/envelope", "agent/store", "agent/demo"},
+    "amqtt": {"agent/demo/embedded.py"},
+    "sqlite3": {"agent/store"},
+    "sqlite_utils": {"agent/store"},
 }
 
 

@@ -1,0 +1,80 @@
+"""Reading and writing key files.
+
+A private key file must be regular, at most 16 KiB, and closed to group and others. A bare name is looked up in the
+service manager's credentials directory first; what lies there is guarded by systemd, which shows its access list as
+group bits. Writing never overwrites: a lost key cannot be made again.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from agent.errors import ConfigError
+
+MAX_KEY_BYTES: Final = 16 * 1024
+CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
+
+
+def read_private(path: Path, environment: Mapping[str, str] | None = None) -> bytes:
+    """The bytes of a private key file. Raises ConfigError that says what to do."""
+    credential = _credential(path, os.environ if environment is None else environment)
+    return _read(credential or path, private=credential is None)
+
+
+def read_public(path: Path) -> bytes:
+    """The bytes of a public key file. Raises ConfigError."""
+    return _read(path, private=False)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a new file of mode 0600, synced. Raises ConfigError when it exists or cannot be written."""
+    _write(path, data, 0o600)
+
+
+def write_public(path: Path, data: bytes) -> None:
+    """Write a new file of mode 0644, synced. Raises ConfigError when it exists or cannot be written."""
+    _write(path, data, 0o644)
+
+
+def _credential(path: Path, environment: Mapping[str, str]) -> Path | None:
+    folder = environment.get(CREDENTIALS)
+    if folder is None:
+        return None
+    here = Path(folder) / path.name
+    bare = len(path.parts) == 1
+    return here if (bare and here.is_file()) or path == here else None
+
+
+def _read(path: Path, private: bool) -> bytes:
+    try:
+        with path.open("rb") as file:
+            about = os.fstat(file.fileno())
+            _check(path, about, private)
+            return file.read(MAX_KEY_BYTES)
+    except OSError as exc:
+        raise ConfigError(f"{path}: key file cannot be read: {exc.strerror}: check its path and its owner") from exc
+
+
+def _check(path: Path, about: os.stat_result, private: bool) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        raise ConfigError(f"{path}: key file is not a regular file")
+    if about.st_size > MAX_KEY_BYTES:
+        raise ConfigError(f"{path}: key file is larger than {MAX_KEY_BYTES} bytes: this is not a key")
+    if private and about.st_mode & 0o077:
+        mode = stat.S_IMODE(about.st_mode)
+        raise ConfigError(f"{path}: private key is open to group or others (mode {mode:04o}): run 'chmod 600 {path}'")
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError as exc:
+        raise ConfigError(f"{path}: a key is already there and is never overwritten: move it away first") from exc
+    except OSError as exc:
+        raise ConfigError(f"{path}: key file cannot be written: {exc.strerror}") from exc
