@@ -78,6 +78,18 @@ def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     return typing.cast("T", made)
 
 
+def build_any(kind: Any, value: Any, where: str) -> Any:
+    """Make a value of any supported field type, such as a union of tables by `kind`. Raises ConfigError."""
+    problems: list[str] = []
+    try:
+        made = _value(kind, value, where, problems)
+    except _ProblemError as problem:
+        problems.append(f"{where}: {problem}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return made
+
+
 def describe(kind: Any) -> str:
     """What a field of type `kind` allows, in words for people."""
     kind, limits = _unwrap(kind)
@@ -214,10 +226,17 @@ def _sequence(args: tuple[Any, ...], value: Any, where: str, problems: list[str]
     if not isinstance(value, list | tuple):
         raise _ProblemError(f"{value!r} is not a list: it must be {describe(full)}")
     if args[-1] is Ellipsis:
-        return tuple(_value(args[0], v, f"{where} #{i + 1}", problems) for i, v in enumerate(value))
+        return tuple(_item(args[0], v, i, where, problems) for i, v in enumerate(value))
     if len(value) != len(args):
         raise _ProblemError(f"it has {len(value)} values: it must be {describe(full)}")
-    return tuple(_value(a, v, f"{where} #{i + 1}", problems) for i, (a, v) in enumerate(zip(args, value, strict=True)))
+    return tuple(_item(a, v, i, where, problems) for i, (a, v) in enumerate(zip(args, value, strict=True)))
+
+
+def _item(kind: Any, value: Any, i: int, where: str, problems: list[str]) -> Any:
+    try:
+        return _value(kind, value, f"{where} #{i + 1}", problems)
+    except _ProblemError as problem:
+        raise _ProblemError(f"#{i + 1}: {problem}") from None
 
 
 def _scalar(kind: Any, value: Any, full: Any) -> Any:
