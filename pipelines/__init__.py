@@ -61,11 +61,14 @@ STEPS: dict[str, dict[str, str]] = {
     "gate": {
         "change": "pipelines.gates:Change",
         "interval": "pipelines.gates:Interval",
+        "level": "pipelines.audio:Level",
         "motion": "pipelines.gates:Motion",
         "value_change": "pipelines.series:ValueChange",
         "value_level": "pipelines.series:ValueLevel",
     },
     "window": {
+        "frames": "pipelines.audio:Frames",
+        "log_mel_frames": "pipelines.audio_stream:LogMelFrames",
         "rows": "pipelines.series:RowWindow",
         "seconds": "pipelines.series:SecondWindow",
     },
@@ -80,7 +83,9 @@ STEPS: dict[str, dict[str, str]] = {
         "flatten": "pipelines.spectra:Flatten",
         "layout": "pipelines.pixels:Layout",
         "letterbox": "pipelines.image:Letterbox",
+        "log_mel": "pipelines.audio_features:LogMel",
         "mask": "pipelines.image:Mask",
+        "mfcc": "pipelines.audio_features:Mfcc",
         "normalise": "pipelines.pixels:Normalise",
         "resize": "pipelines.image:Resize",
         "select": "pipelines.spectra:Select",
@@ -90,6 +95,7 @@ STEPS: dict[str, dict[str, str]] = {
     "decoder": {
         "classify": "pipelines.classify:Classify",
         "digits": "pipelines.classify:Digits",
+        "keyword": "pipelines.audio:Keyword",
         "reconstruction": "pipelines.anomaly:Reconstruction",
     },
     "detector": {
