@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Regenerates the hash-pinned locks from pyproject.toml. Needs uv (https://docs.astral.sh/uv): `pip install uv`.
 #   device.txt  what an installed agent needs        run.txt  + the demo        dev.txt  + tests and checks
+#   train.txt   what an installed agent needs + what tools/train_*.py need
 # One version of every package over all three: run is constrained by dev's choice and so on down.
 # `tools/lock.sh --upgrade` takes the newest versions; without it, versions that still fit are kept.
 set -euo pipefail
@@ -26,3 +27,4 @@ lock() { # lock NAME ARGS...
 lock dev --extra dev --extra demo "$@"
 lock run --extra demo --constraint tools/locks/dev.txt
 lock device --constraint tools/locks/dev.txt
+lock train tools/locks/train.in --constraint tools/locks/dev.txt
