@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import cbor, codec
+from agent.cli import main
 from agent.envelope import (
     DeviceIdentity,
     EpochSpentError,
@@ -616,8 +617,8 @@ def test_configuration_makes_both_ends(tmp_path):
     assert opened.events == (event(),)
     assert batch_zip(sealing) is Zip.DEFLATE_RAW
     assert isinstance(make_sealer(EnvelopeConfig(mode="plain"), SITE, DEVICE), PlainSealer)
-    with pytest.raises(ValueError, match="limpet keys new"):
-        EnvelopeConfig()
+    with pytest.raises(ConfigError, match="limpet keys new"):
+        make_sealer(EnvelopeConfig(), SITE, DEVICE)
 
 
 @pytest.mark.parametrize("bad", ["", "a/b", "+", "#", "ü", "-x", "x" * 65, "gap"])
@@ -628,3 +629,17 @@ def test_names_that_cannot_stand_in_a_topic_are_refused(bad):
     if bad != "gap":
         with pytest.raises(EnvelopeError):
             Topics(bad, DEVICE)
+
+
+def test_the_command_makes_keys_that_work(tmp_path, capsys):
+    """`limpet keys new` writes a private key of mode 0600 and the public key that belongs to it."""
+    for role, kind in (("device", SigningKey), ("reader", ReaderKey)):
+        assert main(["keys", "new", role, "--out", str(tmp_path / "keys")]) == 0
+        private = tmp_path / "keys" / f"{role}.key"
+        assert stat.S_IMODE(private.stat().st_mode) == 0o600
+        key_id = kind.load(private).public.key_id.hex()
+        capsys.readouterr()
+        assert main(["keys", "id", str(private.with_suffix(".pub"))]) == 0
+        assert capsys.readouterr().out.startswith(f"{role} {key_id} ")
+    assert main(["keys", "new", "device", "--out", str(tmp_path / "keys")]) == 2
+    assert "never overwritten" in capsys.readouterr().err

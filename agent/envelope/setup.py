@@ -22,8 +22,8 @@ def make_sealer(config: EnvelopeConfig, site: str, device: str) -> Sealer | Plai
     """The sealer of this device. Raises ConfigError for a key that is missing, open to others or of the wrong kind."""
     if config.mode == "plain":
         return PlainSealer()
-    if config.signing_key is None:
-        raise ConfigError("[envelope] mode 'sealed' needs 'signing_key': make one with 'limpet keys new device'")
+    if config.signing_key is None or not config.readers:
+        raise ConfigError("[envelope] mode 'sealed' needs 'signing_key' and 'readers': make them with 'limpet keys new'")
     key = SigningKey.load(config.signing_key)
     certificate = _certificate(config.certificate, key) if config.certificate else b""
     readers = [ReaderPublic.load(path) for path in config.readers]

@@ -1,0 +1,75 @@
+"""`limpet keys`: make the keys of a device or a reader, and show the id of one.
+
+The private half is written once, mode 0600, and never shown or overwritten; the public half lies beside it, to be
+given to the other side: a device's .pub to its readers, a reader's .pub to its devices.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from agent.envelope.keyfiles import read_public, write_private, write_public
+from agent.envelope.keys import EDDSA, ES256, ReaderKey, ReaderPublic, SigningKey, VerifyKey, spki
+from agent.errors import ConfigError
+
+_ALGORITHMS = {"ed25519": EDDSA, "es256": ES256}
+
+
+def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the command."""
+    parser = sub.add_parser("keys", help="make keys for a device or a reader", description=__doc__)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    new = actions.add_parser("new", help="make a key pair", description="Make <name>.key (private) and <name>.pub.")
+    new.add_argument("role", choices=("device", "reader"), help="device: signs; reader: opens what devices seal")
+    new.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the two files, made if missing")
+    new.add_argument("--name", help="name of the files (default: the role)")
+    new.add_argument("--algorithm", choices=tuple(_ALGORITHMS), default="ed25519", help="of a device key")
+    show = actions.add_parser("id", help="show the id of a public key", description="Print role, id and file.")
+    show.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .pub file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make a pair, or show ids. Raises ConfigError."""
+    if args.action == "new":
+        return _new(args.role, args.out, args.name or args.role, _ALGORITHMS[args.algorithm])
+    for path in args.files:
+        role, key_id = _identify(path)
+        print(f"{role} {key_id.hex()} {path}")
+    return 0
+
+
+def _new(role: str, folder: Path, name: str, algorithm: int) -> int:
+    if Path(name).name != name or name.startswith("."):
+        raise ConfigError(f"--name {name}: it must be a plain file name, without a folder")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(f"{folder}: cannot be made: {exc.strerror}") from exc
+    key = SigningKey.generate(algorithm) if role == "device" else ReaderKey.generate()
+    private, public = folder / f"{name}.key", folder / f"{name}.pub"
+    write_private(private, key.pem())
+    write_public(public, spki(key.public.public, pem=True))
+    _sync(folder)
+    print(f"{private}: private key of the {role}, keep it here")
+    print(f"{public}: public key, id {key.public.key_id.hex()}, give it to {_OTHER_SIDE[role]}")
+    return 0
+
+
+_OTHER_SIDE = {"device": "the readers of this device", "reader": "the devices that shall seal for it"}
+
+
+def _identify(path: Path) -> tuple[str, bytes]:
+    data = read_public(path)
+    try:
+        return "device", VerifyKey.from_bytes(data, str(path)).key_id
+    except ConfigError:
+        return "reader", ReaderPublic.from_bytes(data, str(path)).key_id
+
+
+def _sync(folder: Path) -> None:
+    """A key that is lost in a power cut after it was given away cannot be made again."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
