@@ -1,0 +1,99 @@
+"""Sources: cameras, microphones, sensors, commands, recordings.
+
+`open_source` opens what the configuration names, `file_source` opens one file for `infer` and `replay`. Whoever
+reads loops `read` -> inbox, and on CaptureError closes, waits (`agent.backoff`) and opens again with `first_seq` one
+above the last number seen. A kind's module is imported when a configuration uses it.
+"""
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from agent.capture.source import EndOfStream, Source, Stamp
+from agent.clock import Clock
+from agent.inbox import Policy
+from agent.records import Modality
+from agent.settings.capture import (
+    ExecConfig,
+    LinesConfig,
+    LoadConfig,
+    MicrophoneConfig,
+    ReplayConfig,
+    SerialConfig,
+    SourceConfig,
+    SysfsConfig,
+    UrlConfig,
+    V4l2Config,
+)
+
+__all__ = ["EndOfStream", "Source", "file_source", "inbox_limits", "modality_of", "open_source"]
+
+_AUDIO_INBOX_S = 2.0
+_WITHOUT_SOUND = (V4l2Config, SysfsConfig, LoadConfig, LinesConfig, SerialConfig)
+_OUTPUTS: dict[str, Modality] = {"frames": "image", "y4m": "image", "pcm": "audio", "lines": "series"}
+_SUFFIXES: dict[str, Modality] = {
+    ".wav": "audio", ".csv": "series", ".tsv": "series", ".txt": "series", ".log": "series", ".json": "series",
+    ".jsonl": "series", ".ndjson": "series", ".npy": "tensor",
+}  # fmt: skip
+_OPENERS: dict[type[SourceConfig], str] = {
+    V4l2Config: "agent.capture.camera:V4l2Source",
+    UrlConfig: "agent.capture.stream:open_url",
+    ExecConfig: "agent.capture.stream:open_exec",
+    MicrophoneConfig: "agent.capture.audio:Microphone",
+    SysfsConfig: "agent.capture.sensor:SysfsSource",
+    LoadConfig: "agent.capture.sensor:LoadSource",
+    LinesConfig: "agent.capture.linefile:open_lines",
+    SerialConfig: "agent.capture.sensor:open_serial",
+    ReplayConfig: "agent.capture.replay:Replay",
+}
+
+
+def open_source(name: str, config: SourceConfig, clock: Clock, first_seq: int = 0) -> Source:
+    """Open the source `name`. Raises CaptureError, within the deadlines of `config`, when that is not possible."""
+    module, _, attribute = _OPENERS[type(config)].partition(":")
+    stamp = Stamp(name, clock, first_seq, replay=isinstance(config, ReplayConfig))
+    opened: Source = getattr(importlib.import_module(module), attribute)(config, stamp)
+    return opened
+
+
+def file_source(
+    path: Path, modality: Modality | Literal["auto"], clock: Clock, settings: ReplayConfig | None = None, name: str = ""
+) -> Source:
+    """One file as a finite source: in order, dropping nothing, as fast as it is read; EndOfStream behind the last.
+
+    `settings` overrides rates, chunk length, columns and the like; its path, modality and loop are ignored.
+    Raises CaptureError that says what to do for anything that is no whole recording of `modality`.
+    """
+    config = replace(settings or ReplayConfig(path=path), path=path, modality=modality, speed="max", loop=False)
+    return open_source(name or path.name, config, clock)
+
+
+def inbox_limits(config: SourceConfig) -> tuple[int, Policy]:
+    """Capacity (samples) and policy of an inbox behind this source.
+
+    Cameras: the newest frame wins. Sound: 2 s, then the oldest go. Rows and everything replayed at "max" wait.
+    """
+    modality = modality_of(config)
+    if modality == "series" or (isinstance(config, ReplayConfig) and config.speed == "max"):
+        return 16, "block"
+    if modality == "audio" and not isinstance(config, _WITHOUT_SOUND):
+        return max(2, round(_AUDIO_INBOX_S / config.chunk_s)), "drop_oldest"
+    return 1, "drop_oldest"
+
+
+def modality_of(config: SourceConfig) -> Modality:
+    """What the source will deliver; for a recording with modality "auto" as its name suggests."""
+    match config:
+        case V4l2Config():
+            return "image"
+        case UrlConfig():
+            return config.modality
+        case MicrophoneConfig():
+            return "audio"
+        case ExecConfig():
+            return _OUTPUTS[config.output]
+        case ReplayConfig():
+            return _SUFFIXES.get(config.path.suffix.lower(), "image") if config.modality == "auto" else config.modality
+        case _:
+            return "series"

@@ -1,0 +1,121 @@
+"""Cuts the output of a child into frames: raw pictures of known size, or YUV4MPEG2, which carries its size.
+
+The YUV4MPEG2 format: a line "YUV4MPEG2 W640 H480 ...", then per frame a line "FRAME ..." and the planes
+(mjpegtools, yuv4mpeg(5)). It spares a second program that would have to be asked for the size of a stream.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from agent.capture.camera import to_bgr
+from agent.capture.child import Child
+from agent.capture.pixels import check_size
+from agent.errors import CaptureError
+from agent.records import Array
+from agent.settings.capture import PixFmt
+
+_BITS: dict[PixFmt, int] = {"bgr24": 24, "rgb24": 24, "gray": 8, "yuv420p": 12, "nv12": 12, "yuyv422": 16}
+_LONGEST_LINE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the bytes of a raw frame lie."""
+
+    pix_fmt: PixFmt
+    width: int
+    height: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of a frame."""
+        return self.width * self.height * _BITS[self.pix_fmt] // 8
+
+    def picture(self, raw: Array) -> Array:
+        """uint8 [size] -> BGR or grey, see `to_bgr`."""
+        return to_bgr(raw, self.pix_fmt, self.width, self.height)
+
+    def check(self, thing: str, max_megapixels: float) -> None:
+        """Raises CaptureError for a size that cannot be."""
+        check_size(thing, self.width, self.height, max_megapixels)
+        if self.pix_fmt in ("yuv420p", "nv12", "yuyv422") and (self.width % 2 or self.height % 2):
+            raise CaptureError(f"{thing}: {self.width} x {self.height}: {self.pix_fmt} needs an even width and height")
+
+
+class Cutter(Protocol):
+    """Puts frames together from what a child writes; keeps what it has between calls."""
+
+    def take(self, child: Child, timeout_s: float) -> tuple[Layout, Array] | None:
+        """One turn of reading: the next frame, raw, when it has become whole."""
+
+
+class RawFrames:
+    """Frames without anything between them."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._frame = np.empty(layout.size, np.uint8)
+        self._filled = 0
+
+    def take(self, child: Child, timeout_s: float) -> tuple[Layout, Array] | None:
+        """See `Cutter`."""
+        self._filled += child.read_into(self._frame[self._filled :].data, timeout_s)
+        if self._filled < self.layout.size:
+            return None
+        frame, self._frame, self._filled = self._frame, np.empty(self.layout.size, np.uint8), 0
+        return self.layout, frame
+
+
+class Y4mFrames:
+    """YUV4MPEG2 with 4:2:0 planes or grey."""
+
+    def __init__(self, max_megapixels: float) -> None:
+        self._max_megapixels = max_megapixels
+        self._line = b""
+        self._byte = bytearray(1)
+        self._raw: RawFrames | None = None
+        self._inside = False
+
+    def take(self, child: Child, timeout_s: float) -> tuple[Layout, Array] | None:
+        """See `Cutter`. Raises CaptureError when the stream is something else."""
+        if self._raw is not None and self._inside:
+            frame = self._raw.take(child, timeout_s)
+            self._inside = frame is None
+            return frame
+        line = self._read_line(child, timeout_s)
+        if line is not None and self._raw is None:
+            self._raw = RawFrames(_layout(child.thing, line, self._max_megapixels))
+        elif line is not None and line.startswith(b"FRAME"):
+            self._inside = True
+        elif line is not None:
+            raise CaptureError(f"{child.thing}: the YUV4MPEG2 stream lost its place: start it again")
+        return None
+
+    def _read_line(self, child: Child, timeout_s: float) -> bytes | None:
+        """One byte further: lines are short, and what follows a line belongs to the frame."""
+        if not child.read_into(memoryview(self._byte), timeout_s):
+            return None
+        if self._byte == b"\n":
+            line, self._line = self._line, b""
+            return line
+        self._line += self._byte
+        if len(self._line) > _LONGEST_LINE:
+            raise CaptureError(f"{child.thing}: does not write YUV4MPEG2: with ffmpeg use -f yuv4mpegpipe")
+        return None
+
+
+def _layout(thing: str, header: bytes, max_megapixels: float) -> Layout:
+    words = header.decode(errors="replace").split(" ")
+    fields = {word[0]: word[1:] for word in words[1:] if word}
+    colours = fields.get("C", "420")
+    pix_fmt: PixFmt = "gray" if colours == "mono" else "yuv420p"
+    known = colours in ("mono", "420", "420jpeg", "420mpeg2", "420paldv")
+    if words[0] != "YUV4MPEG2" or not known or not (fields.get("W", "").isdigit() and fields.get("H", "").isdigit()):
+        raise CaptureError(
+            f"{thing}: does not write YUV4MPEG2 in 8-bit 4:2:0: with ffmpeg use -pix_fmt yuv420p -f yuv4mpegpipe"
+        )
+    layout = Layout(pix_fmt, int(fields["W"]), int(fields["H"]))
+    layout.check(thing, max_megapixels)
+    return layout
