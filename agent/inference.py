@@ -16,7 +16,7 @@ import numpy as np
 from agent.cache import ResultCache, digest
 from agent.errors import ConfigError, ModelError
 from agent.feed import Feed
-from agent.manifest import Input, Manifest
+from agent.manifest import Artifact, Input, Manifest
 from agent.records import Array, CacheUse, Finding, Tensors, View
 from agent.registry import candidates, verified
 from agent.runtime import Runner, RuntimeMissingError, Slots, dequantise, open_runner
@@ -48,8 +48,9 @@ def open_model(
     artifact_root: Path | None = None,
     limit_bytes: int = 512_000_000,
     slots: Slots = None,
+    only: Artifact | None = None,
 ) -> Runner:
-    """Verify and load the first artifact that this machine can run. Raises ModelError.
+    """Verify and load the first artifact that this machine can run, or `only` that one. Raises ModelError.
 
     Only a runtime that is missing makes it try the next artifact; a file that is damaged, not to be trusted or refused
     by its runtime is an error, because falling back from it would hide it.
@@ -57,7 +58,7 @@ def open_model(
     chosen = options or RuntimeOptions()
     present = [*chosen.providers, *(str(delegate.library) for delegate in chosen.delegates)]
     missing: list[str] = []
-    for artifact in candidates(manifest, chosen.prefer, present):
+    for artifact in (only,) if only else candidates(manifest, chosen.prefer, present):
         with verified(manifest, artifact, artifact_root, limit_bytes) as path:
             try:
                 return open_runner(manifest, artifact, chosen, path, slots)

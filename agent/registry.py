@@ -11,6 +11,7 @@ import hashlib
 import os
 import platform
 import pwd
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from pathlib import Path
 
 from agent.errors import ModelError
 from agent.manifest import MANIFEST_FILE, Artifact, Manifest, Runtime, load_manifest
+
+__all__ = ["MANIFEST_FILE", "Found", "candidates", "find", "installed", "verified"]
 
 _CHUNK_BYTES = 1 << 20
 _ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -33,18 +36,24 @@ class Found:
     error: str = ""
 
 
-def find(name_or_path: str | Path, roots: Iterable[Path]) -> Manifest:
-    """The model in the folder `name_or_path`, or the first called so under `roots`. Raises ModelError."""
+def find(name_or_path: str | Path, roots: Iterable[Path], version: str | None = None) -> Manifest:
+    """The model in the folder `name_or_path`, or the first called so under `roots`. Raises ModelError.
+
+    A root holds `<name>/model.toml`, or `<name>/<version>.../model.toml` for each version; the newest counts unless
+    `version` names one.
+    """
     path = Path(name_or_path)
     if path.is_absolute() or len(path.parts) > 1 or (path / MANIFEST_FILE).is_file():
         return load_manifest(path.parent if path.name == MANIFEST_FILE else path)
     searched = tuple(roots)
     for root in searched:
-        if (root / path / MANIFEST_FILE).is_file():
-            return load_manifest(root / path)
-    near = sorted(folder.name for root in searched for folder in _folders(root))
-    where = ", ".join(map(str, searched)) or "no folder"
-    raise ModelError(f"model '{path}' is in none of {where}: there are {', '.join(near) or 'none'}; a path works too")
+        there = [load_manifest(folder) for folder in _versions(root / path)]
+        if fitting := [manifest for manifest in there if version in (None, manifest.version)]:
+            return max(fitting, key=lambda manifest: _ordered(manifest.version))
+    near = sorted({folder.relative_to(root).parts[0] for root in searched for folder in _folders(root)})
+    where, wanted = ", ".join(map(str, searched)) or "no folder", f" {version}" if version else ""
+    known = ", ".join(near) or "none"
+    raise ModelError(f"model '{path}'{wanted} is in none of {where}: there are {known}; a path works too")
 
 
 def installed(roots: Iterable[Path]) -> Iterator[Found]:
@@ -109,7 +118,19 @@ def verified(
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(path.parent for path in root.glob(f"*/{MANIFEST_FILE}"))
+    return [folder for name in sorted(root.glob("*")) for folder in _versions(name)]
+
+
+def _versions(folder: Path) -> list[Path]:
+    """The model in `folder` itself, or those in the folders in it."""
+    here = [folder] if (folder / MANIFEST_FILE).is_file() else folder.glob("*")
+    return sorted(one for one in here if (one / MANIFEST_FILE).is_file())
+
+
+def _ordered(version: str) -> tuple[tuple[int, ...], bool, str]:
+    """A release comes after its pre-releases."""
+    release, *rest = re.split(r"[-+]", version, maxsplit=1)
+    return tuple(int(part) for part in release.split(".")), "-" not in version, "".join(rest)
 
 
 def _inside(folder: Path, name: str, what: str) -> Path:

@@ -16,6 +16,7 @@ from agent.manifest.tables import (
     RUNTIME_OF,
     Artifact,
     Dtype,
+    Format,
     Golden,
     Input,
     Layout,
@@ -32,8 +33,8 @@ from agent.manifest.tables import (
 from agent.strict import build
 
 __all__ = [
-    "MANIFEST_FILE", "RUNTIME_OF", "Artifact", "Dtype", "Golden", "Input", "Layout", "Manifest", "Port", "PortChange",
-    "Requires", "Rounding", "Runtime", "StatePair", "Step", "load_manifest", "stays_inside",
+    "MANIFEST_FILE", "RUNTIME_OF", "Artifact", "Dtype", "Format", "Golden", "Input", "Layout", "Manifest", "Port",
+    "PortChange", "Requires", "Rounding", "Runtime", "StatePair", "Step", "load_manifest", "stays_inside",
 ]  # fmt: skip
 
 MANIFEST_FILE = "model.toml"

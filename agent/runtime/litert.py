@@ -6,6 +6,7 @@ time, under a lock; `invoke` releases the GIL. tflite-runtime 2.14 imports under
 interpreter is built, so what counts is the building, not the import.
 """
 
+import ctypes
 import importlib
 import importlib.metadata
 import math
@@ -121,6 +122,7 @@ def _delegates(
     loaded, failed = [], []
     for delegate in options.delegates:
         try:
+            ctypes.CDLL(str(delegate.library))  # names the reason, which the vendor's class loses when it fails
             loaded.append((delegate, module.load_delegate(str(delegate.library), dict(delegate.options))))
         except (ValueError, OSError, RuntimeError) as exc:
             if options.required:

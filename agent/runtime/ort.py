@@ -140,7 +140,8 @@ def _session(path: Path, options: RuntimeOptions, providers: list[str], where: s
         session = ort.InferenceSession(str(path), _options(options), providers=providers)
     except _REFUSALS as exc:
         if providers == [_CPU] or options.required:
-            raise ModelError(f"{where}: ONNX Runtime refuses the model: {exc}") from exc
+            reason = str(exc).replace(str(path), "the file")
+            raise ModelError(f"{where}: ONNX Runtime refuses the model: {reason}") from exc
         session, _ = _session(path, options, [_CPU], where)
         return session, [Fallback(name, f"it refuses the model: {exc}") for name in providers if name != _CPU]
     lost = [name for name in providers if name not in session.get_providers()]
