@@ -74,14 +74,15 @@ class Supervisor:
     ) -> None:
         """`backoff` makes the wait policy of one lane; `mono_s` is the monotonic clock."""
         self._mono_s = mono_s
+        self._stop = threading.Event()
         self._running = [_Running(lane, backoff(), mono_s) for lane in lanes]
 
-    def reconcile(self, stop: threading.Event) -> tuple[LaneState, ...]:
+    def reconcile(self) -> tuple[LaneState, ...]:
         """Start what is due, notice what is stuck; returns the state of every lane."""
         now_s = self._mono_s()
         for it in self._running:
             if it.thread is None or not it.thread.is_alive():
-                self._revive(it, now_s, stop)
+                self._revive(it, now_s)
             else:
                 self._watch(it, now_s)
         return self.states()
@@ -94,25 +95,26 @@ class Supervisor:
             for it in self._running
         )
 
-    def join(self, limit_s: float) -> tuple[str, ...]:
-        """Wait for all lanes, at most `limit_s` seconds together; returns the names of those that stayed."""
+    def stop(self, limit_s: float) -> tuple[str, ...]:
+        """Tell all lanes to leave and wait, at most `limit_s` seconds together; returns those that stayed."""
+        self._stop.set()
         until_s = self._mono_s() + limit_s
         for it in self._running:
             if it.thread is not None:
                 it.thread.join(max(0.0, until_s - self._mono_s()))
         return tuple(it.lane.name for it in self._running if it.thread is not None and it.thread.is_alive())
 
-    def _revive(self, it: _Running, now_s: float, stop: threading.Event) -> None:
+    def _revive(self, it: _Running, now_s: float) -> None:
         if it.thread is not None and it.phase == "failed":
             it.failures += 1
             it.due_s = now_s + it.backoff.failed(now_s)
             it.thread = None
             log.info("lane=%s revive_in_s=%.1f failures=%d", it.lane.name, it.due_s - now_s, it.failures)
-        if it.phase == "ended" or now_s < it.due_s or stop.is_set():
+        if it.phase == "ended" or now_s < it.due_s or self._stop.is_set():
             return
         it.phase, it.told_stuck = "running", False
         it.beat()
-        it.thread = threading.Thread(target=it.body, args=(stop,), name=it.lane.name, daemon=True)
+        it.thread = threading.Thread(target=it.body, args=(self._stop,), name=it.lane.name, daemon=True)
         it.thread.start()
 
     def _watch(self, it: _Running, now_s: float) -> None:

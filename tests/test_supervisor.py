@@ -13,10 +13,10 @@ def _supervisor(*lanes):
     return Supervisor(lanes, lambda: Backoff(rng, first_s=0.02, cap_s=0.05, healthy_s=60), time.monotonic)
 
 
-def _until(supervisor, stop, wanted, limit_s=5.0):
+def _until(supervisor, wanted, limit_s=5.0):
     until_s = time.monotonic() + limit_s
     while time.monotonic() < until_s:
-        states = {s.name: s for s in supervisor.reconcile(stop)}
+        states = {s.name: s for s in supervisor.reconcile()}
         if wanted(states):
             return states
         time.sleep(0.005)
@@ -34,13 +34,11 @@ def test_a_lane_that_fails_is_revived_with_its_reason_kept():
         while not stop.wait(0.01):
             beat()
 
-    stop = threading.Event()
     supervisor = _supervisor(Lane("camera", frail))
-    states = _until(supervisor, stop, lambda s: s["camera"].failures == 2 and s["camera"].phase == "running")
+    states = _until(supervisor, lambda s: s["camera"].failures == 2 and s["camera"].phase == "running")
     assert "camera unplugged" in states["camera"].error
     assert len(lives) == 3
-    stop.set()
-    assert supervisor.join(2.0) == ()
+    assert supervisor.stop(2.0) == ()
 
 
 def test_one_broken_lane_does_not_take_the_others_down():
@@ -55,23 +53,20 @@ def test_one_broken_lane_does_not_take_the_others_down():
     def bad(_stop, _beat):
         raise RuntimeError("no")
 
-    stop = threading.Event()
     supervisor = _supervisor(Lane("good", good), Lane("bad", bad))
-    states = _until(supervisor, stop, lambda s: s["bad"].failures >= 3)
+    states = _until(supervisor, lambda s: s["bad"].failures >= 3)
     assert states["good"].phase == "running"
     assert beats
-    stop.set()
-    assert supervisor.join(2.0) == ()
+    assert supervisor.stop(2.0) == ()
 
 
 def test_a_lane_that_returns_has_ended_and_is_left_in_peace():
     """The end of a recording is no failure."""
     lives = []
-    stop = threading.Event()
     supervisor = _supervisor(Lane("film", lambda _stop, _beat: lives.append(1)))
-    _until(supervisor, stop, lambda s: s["film"].phase == "ended")
+    _until(supervisor, lambda s: s["film"].phase == "ended")
     for _ in range(20):
-        supervisor.reconcile(stop)
+        supervisor.reconcile()
         time.sleep(0.005)
     assert lives == [1]
 
@@ -79,13 +74,11 @@ def test_a_lane_that_returns_has_ended_and_is_left_in_peace():
 def test_a_stuck_lane_is_reported_and_left_behind_at_the_stop():
     """A lane that neither beats nor ends is named, and stopping does not wait for it."""
     release = threading.Event()
-    stop = threading.Event()
     supervisor = _supervisor(Lane("hung", lambda _stop, _beat: release.wait(20), deadline_s=0.05, essential=True))
-    states = _until(supervisor, stop, lambda s: s["hung"].phase == "stuck")
+    states = _until(supervisor, lambda s: s["hung"].phase == "stuck")
     assert states["hung"].beat_age_s > 0.05
-    stop.set()
     start_s = time.monotonic()
-    assert supervisor.join(0.2) == ("hung",)
+    assert supervisor.stop(0.2) == ("hung",)
     assert time.monotonic() - start_s < 1.0
     release.set()
 
@@ -99,13 +92,11 @@ def test_a_lane_that_moves_again_is_no_longer_stuck():
         while not stop.wait(0.005):
             beat()
 
-    stop = threading.Event()
     supervisor = _supervisor(Lane("slow", slow, deadline_s=0.1))
-    _until(supervisor, stop, lambda s: s["slow"].phase == "stuck")
+    _until(supervisor, lambda s: s["slow"].phase == "stuck")
     go.set()
-    _until(supervisor, stop, lambda s: s["slow"].phase == "running")
-    stop.set()
-    assert supervisor.join(2.0) == ()
+    _until(supervisor, lambda s: s["slow"].phase == "running")
+    assert supervisor.stop(2.0) == ()
 
 
 def test_nothing_is_started_after_the_stop():
@@ -117,12 +108,10 @@ def test_nothing_is_started_after_the_stop():
         stop.wait(5)
         raise RuntimeError("too late")
 
-    stop = threading.Event()
     supervisor = _supervisor(Lane("late", dies))
-    _until(supervisor, stop, lambda s: s["late"].phase == "running")
-    stop.set()
-    assert supervisor.join(2.0) == ()
+    _until(supervisor, lambda s: s["late"].phase == "running")
+    assert supervisor.stop(2.0) == ()
     for _ in range(10):
-        supervisor.reconcile(stop)
+        supervisor.reconcile()
         time.sleep(0.01)
     assert lives == [1]

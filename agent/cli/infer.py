@@ -1,0 +1,154 @@
+"""`limpet infer`: run a model on files, one line per file."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.capture import EndOfStream, file_source
+from agent.cli import lines
+from agent.clock import SystemClock
+from agent.errors import CaptureError, LimpetError, ModelError
+from agent.inference import Inference, Inferred, open_model
+from agent.manifest import Manifest
+from agent.pipeline import whole
+from agent.records import Array, Finding, Sample, View
+from agent.registry import find
+from agent.settings.runtime import RuntimeOptions
+from pipelines import Window, make_step
+
+
+def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the command."""
+    parser = sub.add_parser("infer", help="run a model on files", description="Run a model on files, one line each.")
+    parser.add_argument("model", metavar="MODEL_DIR", help="folder with a model.toml")
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="picture, video, WAV, CSV, npy ...")
+    parser.add_argument("--json", action="store_true", help="JSON lines (docs/cli.schema.json)")
+    parser.add_argument("--outputs", action="store_true", help="add the raw output tensors of the last view (JSON)")
+    parser.add_argument("--artifacts", type=Path, metavar="DIR", help="folder of the model files, when not MODEL_DIR")
+    parser.add_argument("--threads", type=int, default=1, help="threads of one run (default %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a line per file, failed ones included; 1 when any failed."""
+    manifest = find(Path(args.model).resolve(), ())
+    if not 1 <= args.threads <= 64:
+        raise ModelError(f"--threads {args.threads}: it must be 1 to 64")
+    runner = open_model(manifest, RuntimeOptions(threads=args.threads), artifact_root=args.artifacts)
+    failed = 0
+    try:
+        inference = Inference(manifest, runner)
+        progress = len(args.files) > 1 and sys.stderr.isatty()
+        for i, path in enumerate(args.files):
+            if progress:
+                print(f"\r{i + 1}/{len(args.files)} ", end="", file=sys.stderr, flush=True)
+            fields = _one(inference, manifest, path, want_outputs=args.outputs)
+            failed += "error" in fields
+            print(lines.write(fields) if args.json else _words(fields), flush=True)
+        if progress:
+            print("\r\033[K", end="", file=sys.stderr)
+    finally:
+        runner.close()
+    return 1 if failed else 0
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What all views of one file gave together."""
+
+    findings: tuple[Finding, ...] = ()
+    last: Inferred | None = None
+    timings_ms: dict[str, float] | None = None
+
+    def add(self, one: Inferred) -> None:
+        self.findings += one.findings
+        self.last = one
+        held = self.timings_ms or {}
+        self.timings_ms = {stage: held.get(stage, 0.0) + ms for stage, ms in one.timings_ms.items()}
+
+
+def _one(inference: Inference, manifest: Manifest, path: Path, *, want_outputs: bool) -> dict[str, Any]:
+    fields: dict[str, Any] = {"file": str(path), "model": lines.model_fields(inference.runner.info.model)}
+    gathered = _Sum()
+    inference.reset()
+    try:
+        for view in views(manifest, path):
+            gathered.add(inference(view))
+    except LimpetError as exc:
+        fields |= {"findings": lines.findings_fields(gathered.findings), "error": str(exc)}
+        return fields
+    if gathered.last is None:
+        return fields | {"findings": [], "error": f"{path}: it holds no view for this model: it is too short or empty"}
+    fields |= {
+        "findings": lines.findings_fields(gathered.findings),
+        "cache": gathered.last.cache,
+        "timings_ms": {stage: round(ms, 3) for stage, ms in (gathered.timings_ms or {}).items()},
+    }
+    if want_outputs:
+        fields["outputs"] = lines.output_fields(gathered.last.outputs)
+    return fields
+
+
+def views(manifest: Manifest, path: Path) -> Iterator[View]:
+    """Every view of a file that the model would see in a pipeline; a sound shorter than one window is padded."""
+    window: Window | None = None
+    if manifest.window is not None:
+        window = make_step("window", dict(manifest.window), f"{manifest} [window]")
+    state = window.initial() if window else None
+    made, last = 0, None
+    for sample in samples(path, manifest):
+        last = sample
+        if window is None:
+            made += 1
+            yield whole(sample)
+            continue
+        state, ready = window(state, sample)
+        made += len(ready)
+        yield from ready
+    if window is not None and last is not None and not made and last.modality == "audio":
+        yield from _padded(window, state, last)
+
+
+def samples(path: Path, manifest: Manifest) -> Iterator[Sample]:
+    """Every sample of a file, in order. Raises CaptureError when it cannot be read to its end."""
+    with file_source(path, manifest.modality, SystemClock()) as source:
+        while True:
+            try:
+                sample = source.read(1.0)
+            except EndOfStream:
+                return
+            if sample is None:
+                raise CaptureError(f"{path}: nothing came for a second: is it a finite recording?")
+            yield sample
+
+
+def _padded(window: Window, state: Any, last: Sample) -> Iterator[View]:
+    """Silence after the end until one view is whole; at most a minute of it."""
+    silence: Array = np.zeros(int(last.rate_hz or 1), last.data.dtype)
+    for i in range(60):
+        step_s = len(last.data) / (last.rate_hz or 1) if i == 0 else 1.0
+        last = Sample(
+            last.source, last.seq + 1, last.t_s + step_s, last.t_mono_s + step_s, last.t_wall_s + step_s,
+            "audio", silence, last.clock, last.rate_hz, replay=last.replay,
+        )  # fmt: skip
+        state, ready = window(state, last)
+        if ready:
+            yield ready[0]
+            return
+
+
+def _words(fields: Mapping[str, Any]) -> str:
+    if "error" in fields:
+        return f"{fields['file']}: FAILED: {fields['error']}"
+    seen = [_finding_words(f) for f in fields["findings"][:5]] or ["nothing found"]
+    return f"{fields['file']}: {', '.join(seen)}  ({fields['timings_ms'].get('run', 0):.2f} ms)"
+
+
+def _finding_words(finding: Mapping[str, Any]) -> str:
+    value = f" = {finding['value']}" if "value" in finding else ""
+    box = " at [" + ", ".join(f"{v:.0f}" for v in finding["box"]) + "]" if "box" in finding else ""
+    return f"{finding['label']}{value} {finding['score']:.3f}{box}"

@@ -1,0 +1,124 @@
+"""`limpet replay`: run a recording through a pipeline, every sample in order, none dropped."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from agent.assembly import Shelf, make_pipeline
+from agent.capture import EndOfStream, file_source
+from agent.cli import lines
+from agent.cli.status import DEFAULT_CONFIG
+from agent.clock import Clock, SystemClock
+from agent.config import Config, PipelineFile, load_config, load_pipeline, load_pipelines, load_sources
+from agent.errors import CaptureError, ConfigError
+from agent.pipeline import Outcome, Pipeline
+from agent.records import Draft, Sample
+from agent.settings.capture import ReplayConfig
+from agent.settings.runtime import CacheConfig, ModelsConfig
+
+
+def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the command."""
+    parser = sub.add_parser("replay", help="run a recording through a pipeline")
+    parser.add_argument("--pipeline", required=True, metavar="P", help="a configured pipeline's name, or its TOML file")
+    parser.add_argument("file", type=Path, metavar="FILE", help="video, folder of pictures, WAV, CSV, JSON lines ...")
+    parser.add_argument("--config", type=Path, help=f"limpet.toml (default for a name: {DEFAULT_CONFIG})")
+    parser.add_argument("--models", type=Path, action="append", default=[], help="more folders that hold models")
+    parser.add_argument("--realtime", action="store_true", help="at the recording's own pace instead of at once")
+    parser.add_argument("--json", action="store_true", help="JSON lines (docs/cli.schema.json)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print results, events and gaps; 1 when the recording or a model fails on the way."""
+    config = load_config(args.config) if args.config else None
+    file = _pipeline_file(args.pipeline, config)
+    models = config.models if config else ModelsConfig()
+    clock = SystemClock()
+    shelf = Shelf(
+        ModelsConfig((*args.models, *models.folders), models.artifact_limit_mb, models.slots),
+        config.cache if config else CacheConfig(),
+        clock,
+    )
+    try:
+        pipeline = make_pipeline(file, shelf)
+        settings = _settings_of(file, config, args.config)
+        for fields in _lines(pipeline, args.file, settings, clock, realtime=args.realtime):
+            print(lines.write(fields) if args.json else _words(fields), flush=not sys.stdout.isatty())
+    finally:
+        shelf.close()
+    return 0
+
+
+def _pipeline_file(name: str, config: Config | None) -> PipelineFile:
+    if name.endswith(".toml") or "/" in name:
+        return load_pipeline(Path(name))
+    places = (config or load_config(DEFAULT_CONFIG)).paths.pipelines
+    good, broken = load_pipelines(places)
+    for file in good:
+        if file.config.name == name:
+            return file
+    why = f": {broken[name]}" if name in broken else f": there are {', '.join(f.config.name for f in good) or 'none'}"
+    raise ConfigError(f"pipeline {name!r} is not in {', '.join(map(str, places))}{why}")
+
+
+def _settings_of(file: PipelineFile, config: Config | None, path: Path | None) -> ReplayConfig | None:
+    """The pipeline's own source when it is a recording too: its rates and columns count here as well."""
+    if config is None or path is None:
+        return None
+    source = load_sources(config, path)[0].get(file.config.source)
+    return source if isinstance(source, ReplayConfig) else None
+
+
+def _lines(
+    pipeline: Pipeline, path: Path, settings: ReplayConfig | None, clock: Clock, *, realtime: bool
+) -> Iterator[dict[str, Any]]:
+    for sample in _samples(path, settings, clock, realtime=realtime):
+        if sample.gap:
+            yield {"type": "gap", "source": sample.source, "seq": sample.seq, "t_s": sample.t_s}
+        for outcome in pipeline.feed(sample):
+            yield from _of(outcome)
+
+
+def _of(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    if outcome.result is not None:
+        yield lines.result_fields(outcome.result)
+    for draft in outcome.drafts:
+        yield _event(draft, outcome)
+
+
+def _event(draft: Draft, outcome: Outcome) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "type": "event", "pipeline": draft.pipeline, "stream": draft.stream, "kind": draft.kind,
+        "class": draft.event_class, "decided_by": draft.decided_by, "body": lines.clean(dict(draft.body)),
+    }  # fmt: skip
+    if outcome.result is not None:
+        fields |= {"seq": outcome.result.seq, "t_s": outcome.result.t_s}
+    return fields
+
+
+def _samples(path: Path, settings: ReplayConfig | None, clock: Clock, *, realtime: bool) -> Iterator[Sample]:
+    start_s: float | None = None
+    with file_source(path, "auto", clock, settings) as source:
+        while True:
+            try:
+                sample = source.read(1.0)
+            except EndOfStream:
+                return
+            if sample is None:
+                raise CaptureError(f"{path}: nothing came for a second: is it a finite recording?")
+            if realtime:
+                start_s = clock.mono_s() - sample.t_s if start_s is None else start_s
+                clock.sleep(start_s + sample.t_s - clock.mono_s())
+            yield sample
+
+
+def _words(fields: dict[str, Any]) -> str:
+    if fields["type"] == "gap":
+        return f"{fields['t_s']:10.3f}s  gap before sample {fields['seq']}"
+    if fields["type"] == "event":
+        when = f"{fields['t_s']:10.3f}s" if "t_s" in fields else " " * 11
+        return f"{when}  EVENT {fields['stream']} {fields['kind']} {lines.write(fields['body'])}"
+    seen = ", ".join(f"{f['label']} {f['score']:.3f}" for f in fields["findings"][:3]) or "-"
+    return f"{fields['t_s']:10.3f}s  #{fields['seq']} {seen}"

@@ -1,0 +1,155 @@
+"""Reads limpet.toml, its conf.d and the pipeline files into frozen settings.
+
+Strict: every wrong word is a ConfigError that names file, table and key. limpet.toml must be right as a whole; a
+pipeline file that is wrong is set aside with its reason, so that the good ones run (`limpet check` fails on it).
+Secrets are never values here, only names of files or of systemd credentials.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from agent.errors import ConfigError
+from agent.settings.capture import SourceConfig
+from agent.settings.core import DeviceConfig, LogConfig, PathsConfig, PipelineConfig, SupervisorConfig
+from agent.settings.envelope import EnvelopeConfig
+from agent.settings.metrics import MetricsConfig
+from agent.settings.reader import ReaderFile
+from agent.settings.runtime import CacheConfig, ModelsConfig
+from agent.settings.store import StoreSettings
+from agent.settings.uplink import UplinkConfig
+from agent.strict import Merged, build, build_any
+
+R = TypeVar("R")
+
+FILE_LIMIT = 1024 * 1024
+"""Largest configuration file, bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """limpet.toml with its conf.d."""
+
+    schema: Literal[1]
+    """Version of this file's format."""
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    """[device]"""
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    """[paths]"""
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """[sources.<name>]: cameras, microphones, sensors, recordings; `kind` says which (docs/capture.md)."""
+    store: StoreSettings = field(default_factory=StoreSettings)
+    """[store]"""
+    uplink: UplinkConfig = field(default_factory=UplinkConfig)
+    """[uplink]"""
+    envelope: EnvelopeConfig = field(default_factory=EnvelopeConfig)
+    """[envelope]"""
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    """[models]"""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """[cache]"""
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    """[metrics]"""
+    supervisor: SupervisorConfig = field(default_factory=SupervisorConfig)
+    """[supervisor]"""
+    log: LogConfig = field(default_factory=LogConfig)
+    """[log]"""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineFile:
+    """A pipeline and the file that describes it."""
+
+    path: Path
+    config: PipelineConfig
+
+
+def load_config(path: Path) -> Config:
+    """Read `path` and the conf.d/*.toml beside it, in the order of their names. Raises ConfigError."""
+    merged = Merged()
+    for file in (path, *sorted((path.parent / "conf.d").glob("*.toml"))):
+        merged.overlay(read_toml(file), str(file))
+    return _rebased(build(Config, merged, str(path)), path.resolve().parent)
+
+
+def load_reader(path: Path) -> ReaderFile:
+    """Read a reader.toml. Raises ConfigError."""
+    return _rebased(build(ReaderFile, read_toml(path), str(path)), path.resolve().parent)
+
+
+def load_sources(config: Config, path: Path) -> tuple[dict[str, SourceConfig], dict[str, str]]:
+    """Read the [sources.<name>] tables; returns the good ones and, by name, why the others are not."""
+    good: dict[str, SourceConfig] = {}
+    broken: dict[str, str] = {}
+    base = path.resolve().parent
+    for name, table in config.sources.items():
+        try:
+            good[name] = _rebased(build_any(SourceConfig, table, f"{path} [sources.{name}]"), base)
+        except ConfigError as exc:
+            broken[name] = str(exc)
+    return good, broken
+
+
+def load_pipelines(places: Iterable[Path]) -> tuple[tuple[PipelineFile, ...], dict[str, str]]:
+    """Read every pipeline file in `places`; returns the good ones and, by name, why the others are not."""
+    good: dict[str, PipelineFile] = {}
+    broken: dict[str, str] = {}
+    for place in places:
+        if not place.exists():
+            broken[str(place)] = f"{place} does not exist: make it, or mend [paths] pipelines"
+        for path in sorted(place.glob("*.toml")) if place.is_dir() else [place] if place.exists() else []:
+            try:
+                pipeline = load_pipeline(path)
+                if pipeline.config.name in good:
+                    name, other = pipeline.config.name, good[pipeline.config.name].path
+                    raise ConfigError(f"{path}: key 'name': {name!r} is taken by {other}: choose another")
+            except ConfigError as exc:
+                broken[path.stem] = str(exc)
+                continue
+            if pipeline.config.enabled:
+                good[pipeline.config.name] = pipeline
+    return tuple(good.values()), broken
+
+
+def load_pipeline(path: Path) -> PipelineFile:
+    """Read one pipeline file. Raises ConfigError."""
+    return PipelineFile(path, build(PipelineConfig, read_toml(path), str(path)))
+
+
+def read_toml(path: Path) -> Mapping[str, Any]:
+    """Parse a TOML file of at most FILE_LIMIT bytes. Raises ConfigError that names it."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(FILE_LIMIT + 1)
+        if len(raw) > FILE_LIMIT:
+            raise ConfigError(f"{path}: larger than {FILE_LIMIT} bytes: this is no configuration file")
+        return tomllib.loads(raw.decode())
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: is not TOML: {exc}") from exc
+
+
+def _absolute(path: Path, base: Path) -> Path:
+    """A bare name may be a credential of the service manager; every other relative path counts from `base`."""
+    credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / path
+    return credential if len(path.parts) == 1 and credential.is_file() else base / path
+
+
+def _rebased(record: R, base: Path) -> R:
+    """`record` with every relative path in it counted from `base`."""
+    changes: dict[str, Any] = {}
+    for part in fields(record):  # type: ignore[arg-type]
+        value = getattr(record, part.name)
+        if isinstance(value, Path):
+            changes[part.name] = _absolute(value, base)
+        elif isinstance(value, tuple) and value and all(isinstance(v, Path) for v in value):
+            changes[part.name] = tuple(_absolute(v, base) for v in value)
+        elif isinstance(value, tuple) and any(is_dataclass(v) for v in value):
+            changes[part.name] = tuple(_rebased(v, base) for v in value)
+        elif is_dataclass(value) and not isinstance(value, type):
+            changes[part.name] = _rebased(value, base)
+    return replace(record, **changes) if changes else record  # type: ignore[type-var]
