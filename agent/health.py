@@ -37,7 +37,7 @@ def judge(lanes: Iterable[LaneState], broken: Mapping[str, str]) -> Health:
     unhealthy = False
     for lane in lanes:
         if lane.phase == "stuck":
-            reasons.append(f"lane {lane.name} gave no sign of life for {lane.beat_age_s:.0f} s")
+            reasons.append(f"lane {lane.name} is stuck: no sign of life within its deadline")
         elif lane.phase == "failed":
             reasons.append(f"lane {lane.name} failed {lane.failures} times: {lane.error}")
         else:

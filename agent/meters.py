@@ -19,6 +19,8 @@ class Meters:
             "limpet_refused_total", "Views or events refused, by model or store.", ["pipeline", "reason"]
         )
         self._events = registry.counter("limpet_events_total", "Events accepted into the store.", ["stream", "kind"])
+        self._whole = registry.summary("limpet_result_seconds", "Time from gate to findings per view.", ["pipeline"])
+        self._drafted = registry.counter("limpet_pipeline_events_total", "Events by pipeline.", ["pipeline"])
         self._stages = registry.summary("limpet_stage_seconds", "Time a stage took per view.", ["pipeline", "stage"])
 
     def sampled(self, source: str) -> None:
@@ -28,6 +30,7 @@ class Meters:
     def looked(self, result: Result) -> None:
         """A pipeline looked at a view."""
         self._results.at(result.pipeline, result.cache).inc()
+        self._whole.at(result.pipeline).observe(sum(result.timings_ms.values()) / 1e3)
         for stage, spent_ms in result.timings_ms.items():
             self._stages.at(result.pipeline, stage).observe(spent_ms / 1e3)
 
@@ -42,6 +45,21 @@ class Meters:
     def accepted(self, draft: Draft) -> None:
         """The store took an event."""
         self._events.at(draft.stream, draft.kind).inc()
+        self._drafted.at(draft.pipeline).inc()
+
+    def tally(self, pipeline: str) -> dict[str, float]:
+        """What a person wants to see of one pipeline: counts since the start, p50 and p99 of the newest results."""
+        whole = self._whole.at(pipeline)
+        p50_s, _, p99_s = whole.quantiles()
+        cached = sum(self._results.at(pipeline, use).value for use in ("exact", "similar"))
+        made = {
+            "results": whole.count,
+            "events": int(self._drafted.at(pipeline).value),
+            "gated": int(self._gated.at(pipeline).value),
+            "refused": int(self._refused.at(pipeline, "model").value),
+            "cached": int(cached),
+        }
+        return made | ({"p50_ms": p50_s * 1e3, "p99_ms": p99_s * 1e3} if whole.count else {})
 
     def watch_inbox(self, pipeline: str, inbox: Inbox) -> None:
         """Show what the inbox of `pipeline` dropped, by reason, and what waits in it."""

@@ -21,8 +21,9 @@ def test_a_failed_camera_degrades_but_a_failed_store_is_unhealthy():
     assert judge([LaneState("store", True, "failed", 1, "full")], {}).status == "unhealthy"
 
 
-def test_a_stuck_lane_says_how_long():
-    """The reason carries the silence."""
+def test_a_stuck_lane_is_named_and_its_reason_does_not_change_while_it_lasts():
+    """A verdict that stays the same is equal to itself, so that it is told once."""
     health = judge([LaneState("uplink", True, "stuck", beat_age_s=61.2)], {})
     assert health.status == "unhealthy"
-    assert "61 s" in health.reasons[0]
+    assert "uplink is stuck" in health.reasons[0]
+    assert health == judge([LaneState("uplink", True, "stuck", beat_age_s=62.2)], {})
