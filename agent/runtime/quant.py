@@ -37,8 +37,8 @@ def dequantise(raw: Array, port: Port) -> Array:
     """Raw tensor -> real numbers, float32, same shape. Without a scale the numbers are converted as they are."""
     if not port.scale:
         return raw.astype(np.float32)
-    if port.zero_point and raw.dtype.itemsize <= 2:
-        return (raw.astype(np.int32) - port.zero_point) * np.float32(port.scale)
+    if raw.dtype.itemsize <= 2:  # float32 holds these whole numbers and their differences exactly
+        return (raw.astype(np.float32) - np.float32(port.zero_point)) * np.float32(port.scale)
     return ((raw.astype(np.float64) - port.zero_point) * port.scale).astype(np.float32)
 
 
