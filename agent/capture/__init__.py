@@ -65,8 +65,10 @@ def file_source(
     `settings` overrides rates, chunk length, columns and the like; its path, modality and loop are ignored.
     Raises CaptureError that says what to do for anything that is no whole recording of `modality`.
     """
+    from agent.capture.replay import Replay
+
     config = replace(settings or ReplayConfig(path=path), path=path, modality=modality, speed="max", loop=False)
-    return open_source(name or path.name, config, clock)
+    return Replay(config, Stamp(name or path.name, clock, replay=True), strict=True)
 
 
 def inbox_limits(config: SourceConfig) -> tuple[int, Policy]:

@@ -2,9 +2,12 @@
 
 At its own pace ("realtime") a sample is due when its media time has come; "max" makes it due at once. Who is slower
 than the recording makes it wait; what may then be dropped is the inbox's business. At the seam of a loop numbers
-and times go on, and the sample behind it carries `gap`: no window may span it.
+and times go on, and the sample behind it carries `gap`: no window may span it. A recording that is damaged further
+on delivers what it has: then `infer` and `replay` fail, and the agent logs it and takes it as the end, because
+opening it again would only play the whole part again.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 
 from agent.capture.recording import Item, Recording, open_recording
@@ -13,12 +16,18 @@ from agent.errors import CaptureError
 from agent.records import Sample
 from agent.settings.capture import ReplayConfig
 
+log = logging.getLogger(__name__)
+
 
 class Replay(Closing):
     """Plays a recording."""
 
-    def __init__(self, config: ReplayConfig, stamp: Stamp) -> None:
-        """Reads the first sample. Raises CaptureError when the recording cannot be read or holds nothing."""
+    def __init__(self, config: ReplayConfig, stamp: Stamp, *, strict: bool = False) -> None:
+        """Reads the first sample. `strict`: a damaged rest is an error, not the end.
+
+        Raises CaptureError when the recording cannot be read or holds nothing.
+        """
+        self._strict = strict
         self._recording: Recording = open_recording(config)
         self._stamp = stamp
         self._realtime, self._loop = config.speed == "realtime", config.loop
@@ -27,7 +36,7 @@ class Replay(Closing):
         self._offset_s = 0.0
         self._end_s = 0.0
         self._next: Item | None = None
-        self._advance()
+        self._next = next(self._items, None)
         if self._next is None:
             raise CaptureError(f"{config.path}: holds nothing: record it again")
 
@@ -58,7 +67,12 @@ class Replay(Closing):
             close()
 
     def _advance(self) -> None:
-        self._next = next(self._items, None)
+        try:
+            self._next = next(self._items, None)
+        except CaptureError as exc:
+            if self._strict:
+                raise
+            log.error("source=%s damaged: %s", self._stamp.name, exc)
         if self._next is None and self._loop and self._end_s > self._offset_s:
             self._offset_s = self._end_s
             self._stamp.torn()

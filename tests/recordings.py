@@ -1,0 +1,82 @@
+"""Makes small recordings for the capture tests, and reads sources to their end."""
+
+import struct
+import time
+
+import cv2
+import numpy as np
+
+from agent.capture import EndOfStream
+from agent.errors import CaptureError
+
+
+def drain(source, limit_s=20.0):
+    """Every sample until the end of the stream."""
+    samples, until = [], time.monotonic() + limit_s
+    with source:
+        while time.monotonic() < until:
+            try:
+                sample = source.read(0.5)
+            except EndOfStream:
+                return samples
+            if sample is not None:
+                samples.append(sample)
+    raise AssertionError(f"no end after {limit_s} s and {len(samples)} samples")
+
+
+def take(source, count, limit_s=20.0):
+    """The next `count` samples of a live source."""
+    samples, until = [], time.monotonic() + limit_s
+    while len(samples) < count and time.monotonic() < until:
+        sample = source.read(0.2)
+        if sample is not None:
+            samples.append(sample)
+    assert len(samples) == count, f"{len(samples)} of {count} samples in {limit_s} s"
+    return samples
+
+
+def until_broken(source, limit_s=20.0):
+    """Reads until the source breaks; returns its samples and the error."""
+    samples, until = [], time.monotonic() + limit_s
+    while time.monotonic() < until:
+        try:
+            sample = source.read(0.2)
+        except CaptureError as exc:
+            return samples, exc
+        if sample is not None:
+            samples.append(sample)
+    raise AssertionError(f"still well after {limit_s} s")
+
+
+def picture(number, width=64, height=48):
+    """A picture whose left half has a brightness that tells its number."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, : width // 2] = (number * 20) % 240
+    image[:, width // 2 :] = (0, 0, 200)
+    return image
+
+
+def write_video(path, frames=30, fps=10, fourcc="MJPG", size=(64, 48)):
+    """A video of numbered pictures."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*fourcc), fps, size)
+    assert writer.isOpened()
+    for number in range(frames):
+        writer.write(picture(number, *size))
+    writer.release()
+    return path
+
+
+def wav_bytes(data, rate=16000, channels=1, bits=16, tag=1, **lies):
+    """A WAV file around `data`; `lies` overrides fields of the header: riff_size, data_size, rate, channels, block."""
+    block = lies.get("block", channels * bits // 8)
+    fmt = struct.pack(
+        "<HHIIHH", tag, lies.get("channels", channels), lies.get("rate", rate), rate * block, block, lies.get("bits", bits)
+    )
+    body = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt
+    body += lies.get("extra", b"") + b"data" + struct.pack("<I", lies.get("data_size", len(data))) + data
+    return b"RIFF" + struct.pack("<I", lies.get("riff_size", len(body))) + body
+
+
+def tone(hz, rate, seconds, level=0.5):
+    """float64 [n], a sine."""
+    return level * np.sin(2 * np.pi * hz * np.arange(round(rate * seconds)) / rate)
