@@ -13,13 +13,13 @@ from agent.manifest.tables import RUNTIME_OF, Input, Port, Table, changed
 PORT_LIMIT_BYTES = 256 * 1024 * 1024
 
 def open_dimensions(raw: Mapping[str, Any]) -> Iterator[str]:
-    """Before the strict reading, which could only say "out of range": what to write in place of -1, 0 or "N"."""
+    """Before the strict reading, which could only say "out of range": what to write in place of -1 or "N"."""
     for table in ("input", "output"):
         ports = raw.get(table)
         for port in ports if isinstance(ports, list) else []:
             shape = port.get("shape") if isinstance(port, dict) else None
             for axis, size in enumerate(shape if isinstance(shape, list) else []):
-                if isinstance(size, str) or (isinstance(size, int) and size < 1):
+                if isinstance(size, str) or (isinstance(size, int) and size < 0):
                     where = f"[[{table}]] '{port.get('name')}': dimension {axis} of shape is left open by {size!r}"
                     yield f"{where}: write the size that this model shall run with (1 for the batch)"
 

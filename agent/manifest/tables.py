@@ -21,7 +21,7 @@ Rounding = Literal["nearest", "trunc", "floor"]
 Format = Literal["tflite", "onnx"]
 Runtime = Literal["litert", "onnxruntime"]
 
-Shape = Annotated[tuple[Annotated[int, Range(1, 2**24)], ...], Range(0, 8)]
+Shape = Annotated[tuple[Annotated[int, Range(0, 2**24)], ...], Range(0, 8)]
 Step = Mapping[str, Any]
 """A step as written: key `step` names it, the other keys configure it; `pipelines.make_step` builds it."""
 

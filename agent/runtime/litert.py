@@ -51,13 +51,16 @@ class LiteRunner:
         module, package, fallbacks = _library()
         delegates, more = _delegates(module, options, self._where)
         self._interpreter, used, reasons = _build(module, path, options, delegates, self._where)
-        ins, outs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        ins = self._interpreter.get_input_details()
         match_ports(self._where, self.inputs, (_declared(d, self._where) for d in ins), all_of_them=True)
-        match_ports(self._where, self.outputs, (_declared(d, self._where) for d in outs), all_of_them=False)
         self._by_name = {port.name: port for port in self.inputs}
         self._feeds = _indices(ins, {port.graph_name: port.name for port in self.inputs})
+        now = {detail["index"]: tuple(detail["shape"].tolist()) for detail in ins}
+        pinned = {self._feeds[p.name]: p.shape for p in self.inputs if now[self._feeds[p.name]] != p.shape}
+        _allocate(self._interpreter, pinned, self._where)
+        outs = self._interpreter.get_output_details()  # custom operators tell their shapes only now
+        match_ports(self._where, self.outputs, (_declared(d, self._where) for d in outs), all_of_them=False)
         self._reads = _indices(outs, {port.graph_name: port.name for port in self.outputs})
-        self._allocate(ins)
         self.info = RunnerInfo(
             reference(manifest, artifact), package, importlib.metadata.version(package), used,
             (*fallbacks, *more, *reasons), options.threads,
@@ -83,23 +86,12 @@ class LiteRunner:
         with self._lock:
             self._interpreter = None
 
-    def _allocate(self, details: list[dict[str, Any]]) -> None:
-        """Pin the dimensions that the file left open, then plan the memory."""
-        now = {detail["index"]: tuple(int(n) for n in detail["shape"]) for detail in details}
-        try:
-            for port in self.inputs:
-                index = self._feeds[port.name]
-                if now[index] != port.shape:
-                    self._interpreter.resize_tensor_input(index, list(port.shape), strict=True)
-            self._interpreter.allocate_tensors()
-        except _REFUSALS as exc:
-            raise ModelError(f"{self._where}: LiteRT cannot prepare it: {exc}: convert it again for LiteRT") from exc
-
 
 def declared_ports(path: Path) -> tuple[tuple[Declared, ...], tuple[Declared, ...]]:
     """The inputs and outputs that the file declares. Raises ModelError."""
     module, _, _ = _library()
     interpreter, _, _ = _build(module, path, RuntimeOptions(xnnpack=False), [], str(path))
+    _allocate(interpreter, {}, str(path))
     ins, outs = interpreter.get_input_details(), interpreter.get_output_details()
     return tuple(_declared(d, str(path)) for d in ins), tuple(_declared(d, str(path)) for d in outs)
 
@@ -162,13 +154,24 @@ def _interpreter(module: Any, path: Path, options: RuntimeOptions, delegates: It
     )
 
 
+def _allocate(interpreter: Any, pinned: Mapping[int, tuple[int, ...]], where: str) -> None:
+    """Pin the dimensions that the file left open (tensor index -> shape), then plan the memory. Raises ModelError."""
+    try:
+        for index, shape in pinned.items():
+            interpreter.resize_tensor_input(index, list(shape), strict=True)
+        interpreter.allocate_tensors()
+    except _REFUSALS as exc:
+        raise ModelError(f"{where}: LiteRT cannot prepare it: {exc}: convert it again for LiteRT") from exc
+
+
 def _indices(details: Iterable[dict[str, Any]], names: Mapping[str, str]) -> dict[str, int]:
     """Port name -> index of its tensor; `names` maps graph names to port names."""
     return {names[detail["name"]]: detail["index"] for detail in details if detail["name"] in names}
 
 
 def _declared(detail: dict[str, Any], where: str) -> Declared:
-    shape = tuple(None if n < 0 else int(n) for n in detail.get("shape_signature", detail["shape"]))
+    signature = detail["shape_signature"] if len(detail["shape_signature"]) else detail["shape"]
+    shape = tuple(None if n < 0 else int(n) for n in signature)
     scales = detail["quantization_parameters"]["scales"]
     if len(scales) > 1:
         raise ModelError(

@@ -1,0 +1,221 @@
+"""Public models and conformance vectors through the agent's own runners."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from agent.errors import ModelError
+from agent.inference import Inference, open_model
+from agent.manifest import load_manifest
+from agent.records import View
+from agent.runtime import declared_ports
+from agent.skeleton import skeleton
+from pipelines.image import decode_image, image_view
+
+REPO = Path(__file__).resolve().parent.parent
+ROOT = Path(os.environ.get("LIMPET_REALDATA") or REPO.parent / "shared" / "realdata").resolve()
+MANIFESTS = REPO / "tests" / "manifests"
+
+HERE = (ROOT / "index.json").exists()
+pytestmark = pytest.mark.skipif(not HERE, reason=f"no real data at {ROOT}: set LIMPET_REALDATA")
+
+
+def case(name):
+    return next(c for c in json.loads((ROOT / "index.json").read_text())["cases"] if c["id"] == name)
+
+
+def described(folder, path):
+    """The manifest that the agent writes from the file itself."""
+    folder.mkdir(exist_ok=True)
+    (folder / "model.toml").write_text(skeleton(path))
+    return load_manifest(folder)
+
+
+def test_sixty_four_int16_models_are_exact(tmp_path):
+    """o16: every golden output of the int16 operators, number for number."""
+    folder, wrong, done = ROOT / "conformance" / "seanet_int16", [], 0
+    for path in sorted(folder.glob("*.tflite")):
+        runner = open_model(described(tmp_path, path), artifact_root=folder)
+        fed = {}
+        for index, port in enumerate(runner.inputs):
+            (file,) = folder.glob(f"{path.stem}_input{index}_*.csv")
+            fed[port.name] = np.loadtxt(file, delimiter=",").astype(port.dtype).reshape(port.shape)
+        (made,) = runner.run(fed).values()
+        (golden,) = folder.glob(f"{path.stem}_golden_*.csv")
+        if made.ravel().tolist() != np.loadtxt(golden, delimiter=",").ravel().tolist():
+            wrong.append(path.stem)
+        runner.close()
+        done += 1
+    assert wrong == []
+    assert done == case("o16-tflite-int16-golden")["expected"]["exact_matches"] == 64
+
+
+def _tensor(path):
+    made = onnx.TensorProto()
+    made.ParseFromString(path.read_bytes())
+    return numpy_helper.to_array(made)
+
+
+def _pinned(folder, path, inputs, outputs):
+    """A manifest with the ports of the file, pinned to the shapes of the vectors."""
+    text = 'schema = 1\nname = "vector"\nversion = "1.0.0"\nmodality = "tensor"\n'
+    takes, gives = declared_ports(path, "onnxruntime")
+    for table, ports, arrays in (("input", takes, inputs), ("output", gives, outputs)):
+        for port, array in zip(ports, arrays, strict=True):
+            text += f'[[{table}]]\nname = "{port.name}"\nshape = {list(array.shape)}\ndtype = "{array.dtype}"\n'
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    text += f'[[artifact]]\nfile = "{path.name}"\nsha256 = "{sha256}"\nformat = "onnx"\n'
+    (folder / "model.toml").write_text(text)
+    return load_manifest(folder)
+
+
+def test_thirty_nine_onnx_models_agree_with_their_vectors(tmp_path):
+    """o17: the ONNX backend vectors within rtol 1e-3 and atol 1e-4, several inputs and outputs included."""
+    done = 0
+    for path in sorted((ROOT / "conformance" / "onnx").glob("*/model.onnx")):
+        vectors = path.parent / "test_data_set_0"
+        inputs = [_tensor(vectors / f"input_{n}.pb") for n in range(len(list(vectors.glob("input_*.pb"))))]
+        outputs = [_tensor(vectors / f"output_{n}.pb") for n in range(len(list(vectors.glob("output_*.pb"))))]
+        runner = open_model(_pinned(tmp_path, path, inputs, outputs), artifact_root=path.parent)
+        made = runner.run({port.name: array for port, array in zip(runner.inputs, inputs, strict=True)})
+        for name, array, expected in zip(made, made.values(), outputs, strict=True):
+            np.testing.assert_allclose(array, expected, rtol=1e-3, atol=1e-4, err_msg=f"{path.parent.name} {name}")
+        runner.close()
+        done += 1
+    assert done == case("o17-onnx-backend-vectors")["expected"]["models"] == 39
+
+
+REFUSED = {"person_detect": "quantized_dimension must be in range", "model_invoking_error": "fake-op-double"}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_models_that_the_runtime_must_refuse_hurt_nothing_else(tmp_path, name):
+    """o19: a ModelError with the runtime's reason; the process lives and another model keeps running."""
+    other = load_manifest(MANIFESTS / "micro-speech")
+    infer = Inference(other, open_model(other, artifact_root=ROOT))
+    yes = View(np.load(ROOT / "inputs" / "yes_features_int8.npy"))
+    before = infer(yes).outputs["labels_softmax"].tolist()
+    sha256 = case("o19-refused")["model_sha256"][f"models/{name}.tflite"]
+    (tmp_path / "model.toml").write_text(
+        f'schema = 1\nname = "refused"\nversion = "1.0.0"\nmodality = "tensor"\n[[input]]\nname = "x"\nshape = [1]\n'
+        f'dtype = "float32"\n[[output]]\nname = "y"\nshape = [1]\ndtype = "float32"\n[[artifact]]\n'
+        f'file = "models/{name}.tflite"\nsha256 = "{sha256}"\nformat = "tflite"\n'
+    )
+    for _ in range(3):
+        with pytest.raises(ModelError, match=r"refused 1\.0\.0"):
+            open_model(load_manifest(tmp_path), artifact_root=ROOT)
+        assert infer(yes).outputs["labels_softmax"].tolist() == before
+    with pytest.raises(ModelError, match=REFUSED[name]):
+        skeleton(ROOT / "models" / f"{name}.tflite")
+
+
+def test_a_first_manifest_is_written_from_every_public_model(tmp_path):
+    """The skeleton of each file that can run opens it; where dimensions are open it says what to write."""
+    opened, asked = [], []
+    for path in sorted((ROOT / "models").glob("*.*")):
+        if path.stem in REFUSED:
+            continue
+        try:
+            manifest = described(tmp_path, path)
+        except ModelError as exc:
+            assert "left open by -1: write the size" in str(exc)
+            asked.append(path.name)
+            continue
+        open_model(manifest, artifact_root=path.parent).close()
+        opened.append(path.name)
+    assert asked == ["silero_vad.onnx"]
+    assert len(opened) == 13
+
+
+def test_the_state_of_a_voice_detector_is_carried():
+    """o07: with the state the detector hears speech in three quarters of the recording, without it in far less."""
+    manifest = load_manifest(MANIFESTS / "silero-vad")
+    infer = Inference(manifest, open_model(manifest, artifact_root=ROOT))
+    with wave.open(str(ROOT / "inputs" / "silero_test.wav")) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
+        sound = np.frombuffer(file.readframes(file.getnframes()), "<i2") / np.float32(32768)
+    padded = np.concatenate([np.zeros(64, np.float32), sound[: len(sound) // 512 * 512]])
+    hops = [View(padded[start : start + 576]) for start in range(0, len(padded) - 64, 512)]
+    speech = np.mean([infer(hop).outputs["output"].item() > 0.5 for hop in hops])
+    forgetful = []
+    for hop in hops:
+        infer.reset()
+        forgetful.append(infer(hop).outputs["output"].item() > 0.5)
+    wanted = case("o07-silero-vad")["expected"]["inputs/silero_test.wav"]
+    assert speech == pytest.approx(wanted["speech_fraction_ref"], abs=0.05)
+    assert np.mean(forgetful) < 0.5
+
+
+def test_three_inputs_and_five_outputs_of_a_detector():
+    """o14: vehicles in three frames, quantised LSTM state passed on, the three best boxes of each frame."""
+    expected = case("o14-traffic-multi-io")["expected"]
+    manifest = load_manifest(MANIFESTS / "traffic")
+    infer = Inference(manifest, open_model(manifest, artifact_root=ROOT))
+    frames = expected["top3_per_frame [class,score,ymin xmin ymax xmax]"]
+    for number, best in enumerate(frames, 1):
+        file = ROOT / "inputs" / f"traffic_000{number}.bmp"
+        made = infer(image_view(decode_image(file.read_bytes(), file.name))).outputs
+        for place, (label, score, box) in enumerate(best):
+            assert int(made["classes"][0, place]) == label
+            assert made["scores"][0, place] == pytest.approx(score, abs=expected["score_tol"])
+            assert made["boxes"][0, place].tolist() == pytest.approx(box, abs=expected["box_tol"])
+    assert len(frames) == 3
+
+
+FALLBACK_RUN = """
+import json, sys
+from pathlib import Path
+import numpy
+from agent.manifest import load_manifest
+from agent.registry import verified
+from agent.runtime import open_runner
+from agent.settings.runtime import RuntimeOptions
+manifest, root = load_manifest(Path(sys.argv[1])), Path(sys.argv[2])
+with verified(manifest, manifest.artifacts[0], root) as path:
+    runner = open_runner(manifest, manifest.artifacts[0], RuntimeOptions(), path)
+out = {}
+for name in ("yes", "no", "silence", "noise"):
+    features = numpy.load(root / f"inputs/{name}_features_int8.npy").reshape(1, 1960)
+    out[f"inputs/{name}_features_int8.npy"] = runner.run({"Reshape_1": features})["labels_softmax"].ravel().tolist()
+info = runner.info
+print(json.dumps([numpy.__version__, info.runtime, [f.asked for f in info.fallbacks], out]))
+"""
+
+
+@pytest.fixture(scope="session")
+def fallback_python(tmp_path_factory):
+    """Python of the second environment: tflite-runtime and numpy 1 from their own lock, kept between runs."""
+    lock = REPO / "tools" / "locks" / "tflite-fallback.txt"
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("tflite-runtime 2.14 has no wheel for this Python; its environment is made with 3.11")
+    home = tmp_path_factory.mktemp("fallback")
+    subprocess.run([sys.executable, "-m", "venv", home], check=True)
+    install = [home / "bin" / "pip", "install", "-q", "--require-hashes", "--only-binary=:all:", "-r", lock]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"the locked packages cannot be had here: {done.stderr.strip().splitlines()[-1]}")
+    return home / "bin" / "python"
+
+
+def test_tflite_runtime_takes_over_where_litert_is_not_installed(fallback_python):
+    """The second locked environment (numpy 1, tflite-runtime) runs the same model to the recorded numbers."""
+    command = [fallback_python, "-P", "-c", FALLBACK_RUN, MANIFESTS / "micro-speech", ROOT]
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    numpy_version, runtime, asked, made = json.loads(done.stdout)
+    assert numpy_version.startswith("1.")
+    assert (runtime, asked) == ("tflite-runtime", ["ai-edge-litert"])
+    expected = case("o05-micro-speech-int8")["expected"]
+    assert len(expected) == 4
+    for file, answer in expected.items():
+        assert np.abs(np.array(made[file]) - answer["int8_out_ref"]).max() <= answer["tol"], file
