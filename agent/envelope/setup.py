@@ -23,7 +23,7 @@ def make_sealer(config: EnvelopeConfig, site: str, device: str) -> Sealer | Plai
     if config.mode == "plain":
         return PlainSealer()
     if config.signing_key is None or not config.readers:
-        raise ConfigError("[envelope] mode 'sealed' needs 'signing_key' and 'readers': make them with 'limpet keys new'")
+        raise ConfigError("[envelope] mode 'sealed' needs 'signing_key' and 'readers': see 'limpet keys new'")
     key = SigningKey.load(config.signing_key)
     certificate = _certificate(config.certificate, key) if config.certificate else b""
     readers = [ReaderPublic.load(path) for path in config.readers]
