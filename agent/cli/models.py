@@ -1,0 +1,149 @@
+"""`limpet models`: list what is installed, verify a model in every respect, describe a new one."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from agent.assembly import FACTORY_MODELS
+from agent.cli.infer import views
+from agent.cli.status import DEFAULT_CONFIG
+from agent.config import load_config
+from agent.errors import LimpetError
+from agent.golden import selftest
+from agent.inference import open_model
+from agent.manifest import Artifact, Manifest
+from agent.registry import Found, candidates, find, installed, verified
+from agent.settings.runtime import ModelsConfig
+from agent.skeleton import skeleton
+
+
+def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the command."""
+    parser = sub.add_parser("models", help="list and verify models, or describe a new one")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="limpet.toml (default %(default)s)")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|verify|new")
+    listing = verbs.add_parser("list", help="the models in the model folders")
+    verifying = verbs.add_parser("verify", help="permissions, digests, loading, golden inputs")
+    verifying.add_argument("models", nargs="*", metavar="MODEL", help="names or folders (default: all installed)")
+    verifying.add_argument("--artifacts", type=Path, metavar="DIR", help="folder of the model files, when not MODEL's")
+    for verb in (listing, verifying):
+        verb.add_argument("--json", action="store_true", help="JSON lines (docs/models.schema.json)")
+        verb.add_argument("--folder", type=Path, action="append", help="look here instead of the configured folders")
+    new = verbs.add_parser("new", help="print a model.toml written from a model file")
+    new.add_argument("file", type=Path, metavar="FILE", help=".tflite or .onnx")
+    new.add_argument("--write", action="store_true", help="write it beside the file, if there is none yet")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb; 1 when a model is not in order."""
+    if args.verb == "new":
+        return _new(args.file, write=args.write)
+    config = _models_config(args.config)
+    roots = args.folder or [*config.folders, FACTORY_MODELS]
+    if args.verb == "list":
+        rows = [_listed(found) for found in installed(roots)]
+        _show(rows, args.json, ("name", "version", "modality", "runtime", "size_bytes", "sha256", "state"))
+    else:
+        found = [_found(name, roots) for name in args.models] or list(installed(roots))
+        rows = [row for one in found for row in _verify(one, config, args.artifacts)]
+        _show(rows, args.json, ("name", "version", "file", "runtime", "goldens", "state"))
+    if not rows:
+        print(f"no models in {', '.join(map(str, roots))}", file=sys.stderr)
+    return 1 if any(row["state"] != "ok" for row in rows) else 0
+
+
+def _models_config(path: Path) -> ModelsConfig:
+    """The configured one, or the defaults where no agent is installed."""
+    return load_config(path).models if path != DEFAULT_CONFIG or path.exists() else ModelsConfig()
+
+
+def _found(name: str, roots: Iterable[Path]) -> Found:
+    try:
+        manifest = find(name, roots)
+    except LimpetError as exc:
+        return Found(Path(name), None, str(exc))
+    return Found(manifest.folder, manifest)
+
+
+def _listed(found: Found) -> dict[str, Any]:
+    """One row; digests are those of the manifest, `verify` checks them."""
+    if found.manifest is None:
+        return {"name": found.folder.name, "state": found.error}
+    manifest = found.manifest
+    try:
+        artifact = candidates(manifest)[0]
+        size_bytes = (manifest.folder / artifact.file).stat().st_size
+    except LimpetError as exc:
+        return _named(manifest) | {"state": str(exc)}
+    except OSError as exc:
+        return _named(manifest) | {"state": f"{artifact.file} cannot be read: {exc.strerror}: install the model again"}
+    more = {"runtime": artifact.runs_on, "size_bytes": size_bytes, "sha256": artifact.sha256, "state": "ok"}
+    return _named(manifest) | {"modality": manifest.modality, **more, "folder": str(manifest.folder)}
+
+
+def _verify(found: Found, config: ModelsConfig, artifact_root: Path | None) -> list[dict[str, Any]]:
+    """A row per artifact: all are hashed, those for this machine are loaded and run on the golden inputs."""
+    if found.manifest is None:
+        return [{"name": found.folder.name, "state": found.error}]
+    manifest = found.manifest
+    return [_verify_one(manifest, artifact, config, artifact_root) for artifact in manifest.artifacts]
+
+
+def _verify_one(manifest: Manifest, artifact: Artifact, config: ModelsConfig, root: Path | None) -> dict[str, Any]:
+    row = _named(manifest) | {"file": artifact.file, "sha256": artifact.sha256}
+    limit_bytes = int(config.artifact_limit_mb * 1e6)
+    try:
+        with verified(manifest, artifact, root, limit_bytes):
+            pass
+        if artifact not in candidates(manifest, present=artifact.requires):
+            return row | {"runtime": f"not here ({artifact.arch})", "state": "ok"}
+        runner = open_model(manifest, artifact_root=root, limit_bytes=limit_bytes, only=artifact)
+    except LimpetError as exc:
+        return row | {"state": str(exc)}
+    try:
+        checks = selftest(manifest, runner, views)
+    except LimpetError as exc:
+        return row | {"state": str(exc)}
+    finally:
+        runner.close()
+    failed = [f"{check.input}: {check.reason}" for check in checks if not check.ok]
+    row |= {"runtime": f"{runner.info.runtime} {runner.info.version}", "used": list(runner.info.used)}
+    return row | {"goldens": f"{len(checks) - len(failed)}/{len(checks)}", "state": "; ".join(failed) or "ok"}
+
+
+def _named(manifest: Manifest) -> dict[str, Any]:
+    return {"name": manifest.name, "version": manifest.version}
+
+
+def _new(path: Path, *, write: bool) -> int:
+    text = skeleton(path)
+    if not write:
+        print(text, end="")
+        return 0
+    target = path.parent / "model.toml"
+    try:
+        with target.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        print(f"{target} is there already: move it away, or leave --write out", file=sys.stderr)
+        return 1
+    print(f"wrote {target}: answer the lines with ???, then run: limpet models verify {path.parent}")
+    return 0
+
+
+def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    texts = [[_cell(column, row.get(column, "")) for column in columns] for row in rows]
+    widths = [max(len(column), *(len(text[i]) for text in texts), 0) for i, column in enumerate(columns[:-1])]
+    for text in [list(columns), *texts] if texts else []:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(text, widths, strict=False)), text[-1]]))
+
+
+def _cell(column: str, value: object) -> str:
+    return str(value)[:12] if column == "sha256" else str(value)
