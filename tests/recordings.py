@@ -66,12 +66,10 @@ def write_video(path, frames=30, fps=10, fourcc="MJPG", size=(64, 48)):
     return path
 
 
-def wav_bytes(data, rate=16000, channels=1, bits=16, tag=1, **lies):
-    """A WAV file around `data`; `lies` overrides fields of the header: riff_size, data_size, rate, channels, block."""
-    block = lies.get("block", channels * bits // 8)
-    fmt = struct.pack(
-        "<HHIIHH", tag, lies.get("channels", channels), lies.get("rate", rate), rate * block, block, lies.get("bits", bits)
-    )
+def wav_bytes(data, **lies):
+    """A 16-bit mono WAV file at 16 kHz around `data`; `lies` overrides what the header says, field by field."""
+    said = {"tag": 1, "channels": 1, "rate": 16000, "byte_rate": 32000, "block": 2, "bits": 16} | lies
+    fmt = struct.pack("<HHIIHH", *(said[name] for name in ("tag", "channels", "rate", "byte_rate", "block", "bits")))
     body = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt
     body += lies.get("extra", b"") + b"data" + struct.pack("<I", lies.get("data_size", len(data))) + data
     return b"RIFF" + struct.pack("<I", lies.get("riff_size", len(body))) + body

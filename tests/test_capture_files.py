@@ -173,7 +173,9 @@ def test_an_empty_file_is_refused(tmp_path, name):
         file_source(_bad(tmp_path, name, b""), "auto", FakeClock())
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.mp4", "a.avi", "a.wav", "a.csv", "a.jsonl", "a.npy", "a.gif", "a.bin"])
+@pytest.mark.parametrize(
+    "name", ["a.png", "a.jpg", "a.mp4", "a.avi", "a.wav", "a.csv", "a.jsonl", "a.npy", "a.gif", "a.bin"]
+)
 def test_noise_is_refused(tmp_path, name):
     """Random bytes under any name give a CaptureError with the name, never another exception."""
     noise = np.random.default_rng(7).integers(0, 256, 5000, np.uint8).tobytes()
@@ -235,10 +237,10 @@ def test_a_pixel_bomb_is_refused_before_it_is_decoded(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), picture(1))
     head = bytearray((tmp_path / "a.png").read_bytes())
     head[16:24] = (60000).to_bytes(4, "big") * 2
-    with pytest.raises(CaptureError, match="60000 x 60000 pixels, more than max_megapixels = 64"):
+    with pytest.raises(CaptureError, match="60000 x 60000 pixels, more than max_megapixels"):
         file_source(_bad(tmp_path, "bomb.png", bytes(head)), "auto", FakeClock())
     video = write_video(tmp_path / "v.avi", frames=3)
-    with pytest.raises(CaptureError, match="64 x 48 pixels, more than max_megapixels = 0.001"):
+    with pytest.raises(CaptureError, match="64 x 48 pixels, more than max_megapixels"):
         file_source(video, "auto", FakeClock(), ReplayConfig(path=video, max_megapixels=0.001))
 
 
@@ -265,7 +267,7 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path):
     path = write_video(tmp_path / "v.avi", frames=2)
     path.chmod(0)
     if os.access(path, os.R_OK):
-        os.chmod(tmp_path, 0o755)
+        tmp_path.chmod(0o755)
         _refused_for_nobody(path)
         return
     with pytest.raises(CaptureError, match="permission denied"):
@@ -275,8 +277,8 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path):
 def _refused_for_nobody(path):
     """Root may read everything: a child with another user's rights tries it."""
     for folder in path.parents:
-        if not os.stat(folder).st_mode & 0o001:
-            os.chmod(folder, os.stat(folder).st_mode | 0o011)
+        if not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o011)
     read, write = os.pipe()
     child = os.fork()
     if not child:
