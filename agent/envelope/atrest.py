@@ -44,8 +44,8 @@ class StoreKey:
 
 
 def load_store_key(path: Path) -> StoreKey:
-    """Read the key at `path`, or make one when there is none. Raises ConfigError when it cannot be read or made."""
-    if not path.exists() and "CREDENTIALS_DIRECTORY" not in os.environ:
+    """Read the key at `path`; make one where none is, unless `path` is the bare name of a credential. Raises ConfigError."""
+    if len(path.parts) > 1 and not path.exists():  # a bare name is a credential, which is not ours to make
         _make(path)
     return StoreKey(read_private(path))
 
