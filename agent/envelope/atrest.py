@@ -44,7 +44,7 @@ class StoreKey:
 
 
 def load_store_key(path: Path) -> StoreKey:
-    """Read the key at `path`; make one where none is, unless `path` is the bare name of a credential. Raises ConfigError."""
+    """Read the key at `path`, or make one there; a bare name is a credential and must exist. Raises ConfigError."""
     if len(path.parts) > 1 and not path.exists():  # a bare name is a credential, which is not ours to make
         _make(path)
     return StoreKey(read_private(path))
