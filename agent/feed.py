@@ -45,7 +45,8 @@ class Feed:
 
     def _table(self, view: View, last: Pre) -> Array | None:
         dimensions = view.data.ndim - bool(view.cells)
-        if view.data.dtype != np.uint8 or dimensions not in (2, 3):
+        whole = np.dtype(self.port.dtype).kind in "iu"  # towards float the arithmetic itself is faster than a table
+        if not whole or view.data.dtype != np.uint8 or dimensions not in (2, 3):
             return None
         channels = 0 if dimensions == 2 else view.data.shape[-1]
         if channels not in self._tables:
@@ -67,9 +68,15 @@ def tabulate(view: View, step: Pre, port: Input, channels: int) -> Array | None:
 def look_up(table: Array, pixels: Array) -> Array:
     """Each pixel replaced by its entry; by that of its channel when the channels differ."""
     if (table == table[:, :1]).all():
-        made: Array = np.take(table[:, 0], pixels)
-        return made
-    return np.stack([np.take(table[:, c], pixels[..., c]) for c in range(table.shape[1])], axis=-1)
+        return _translated(table[:, 0], pixels)
+    return np.stack([_translated(table[:, c], pixels[..., c]) for c in range(table.shape[1])], axis=-1)
+
+
+def _translated(column: Array, pixels: Array) -> Array:
+    if column.itemsize == 1:  # three times as fast as indexing
+        return np.frombuffer(pixels.tobytes().translate(column.tobytes()), column.dtype).reshape(pixels.shape)
+    made: Array = np.take(column, pixels, mode="clip")
+    return made
 
 
 def fit(numbers: Array, port: Input) -> Array:
@@ -77,10 +84,12 @@ def fit(numbers: Array, port: Input) -> Array:
 
     NCHW is turned, dimensions of size 1 are added or left out, a port that is one row takes any array of its length.
     """
+    if numbers.shape == port.shape:
+        return np.ascontiguousarray(numbers)
     if port.layout == "NCHW" and numbers.ndim == 3 and numbers.shape != port.shape[1:]:
         numbers = numbers.transpose(2, 0, 1)
-    row = len(_bare(port.shape)) == 1 and numbers.size == port.nbytes // np.dtype(port.dtype).itemsize
-    if _bare(numbers.shape) != _bare(port.shape) and not row:
+    wanted = _bare(port.shape)
+    if _bare(numbers.shape) != wanted and (len(wanted) != 1 or numbers.size != wanted[0]):
         words = f"input '{port.name}' takes shape {list(port.shape)}, [[pre]] ends with {list(numbers.shape)}"
         raise ModelError(f"{words}: correct the steps, or the source")
     return np.ascontiguousarray(numbers.reshape(port.shape))

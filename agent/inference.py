@@ -27,7 +27,7 @@ from pipelines import Decoder, Pre, make_step
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """What one view gave. `outputs` are raw tensors by port name, read-only when a cache is used.
+    """What one view gave. `outputs` are raw tensors by port name, read-only when cached or state.
 
     `timings_ms`: pre (steps and quantising), run (only when it was computed), post (dequantising and decoding).
     `input_digest`: 32 hex digits, XXH3-128 of the raw input tensors, state left out. Of a view with cells, the outputs
@@ -138,7 +138,7 @@ class Inference:
         ran = [self._look_up_or_run(fed, name) for fed, name in zip(rounds, names, strict=True)]
         done = self._clock()
         raw = ran[0].outputs
-        self._state = {pair.input: raw[pair.output] for pair in self.manifest.states}
+        self._carry(raw)
         if view.cells:
             raw = {port: np.stack([one.outputs[port] for one in ran]) for port in raw}
         findings = self._decode(raw, view) if self._decoder else ()
@@ -147,6 +147,11 @@ class Inference:
         if missed:
             timings_ms["run"] = sum(missed)
         return Inferred(findings, raw, "miss" if missed else "exact", timings_ms, _joined(names))
+
+    def _carry(self, raw: Tensors) -> None:
+        self._state = {pair.input: raw[pair.output] for pair in self.manifest.states}
+        for array in self._state.values():
+            array.flags.writeable = False  # whoever got the outputs holds the same array
 
     def _look_up_or_run(self, fed: dict[str, Array], name: bytes) -> _Ran:
         key = digest(self._state, self._salt + name) if self._cache else b""

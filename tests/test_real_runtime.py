@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import wave
@@ -134,6 +135,17 @@ def test_a_first_manifest_is_written_from_every_public_model(tmp_path):
         opened.append(path.name)
     assert asked == ["silero_vad.onnx"]
     assert len(opened) == 13
+
+
+def test_the_example_of_the_documentation_sees_a_person(tmp_path):
+    """The model.toml that docs/models.md shows is whole and right."""
+    (example,) = re.findall(r"```toml\n(schema = 1.*?)```", (REPO / "docs" / "models.md").read_text(), re.DOTALL)
+    (tmp_path / "model.toml").write_text(example)
+    manifest = load_manifest(tmp_path)
+    infer = Inference(manifest, open_model(manifest, artifact_root=ROOT / "models"))
+    for file, expected in case("o01-vww-int8")["expected"].items():
+        best = infer(image_view(decode_image((ROOT / file).read_bytes(), file))).findings[0]
+        assert best.label == ("person" if expected["person"] else "no person"), file
 
 
 def test_the_state_of_a_voice_detector_is_carried():
