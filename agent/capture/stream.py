@@ -22,6 +22,8 @@ from agent.records import Sample
 from agent.settings.capture import ExecConfig, Mix, PcmFormat, UrlConfig
 
 _CREDENTIALS_LIMIT_BYTES = 1024
+_LIVE = ("-fflags", "nobuffer", "-flags", "low_delay", "-analyzeduration", "500000")
+"""Start after half a second of looking at the stream instead of five, and hold no frame back."""
 _TIMED = ("rtsp", "rtsps", "rtmp", "srt")
 _Y4M_RATE = 25  # any: frames are numbered, so that ffmpeg neither repeats nor drops one to hold a rate
 
@@ -134,7 +136,7 @@ def ffmpeg_command(config: UrlConfig) -> list[str]:
     login = _login(config.credentials_file) if config.credentials_file else ""
     transport = ["-rtsp_transport", config.rtsp_transport] if scheme in ("rtsp", "rtsps") else []
     quiet = [config.ffmpeg, "-hide_banner", "-loglevel", "error", "-nostdin"]
-    source = [*quiet, "-fflags", "nobuffer", "-flags", "low_delay", *transport, *config.input_options, "-i", f"{scheme}://{login}{rest}"]
+    source = [*quiet, *_LIVE, *transport, *config.input_options, "-i", f"{scheme}://{login}{rest}"]
     if config.modality == "audio":
         return [*source, "-vn", "-sn", "-dn", "-ac", "1", "-ar", str(config.rate_hz), "-f", "s16le", "pipe:1"]
     out = ["-r", str(_Y4M_RATE), "-f", "yuv4mpegpipe", "pipe:1"]
