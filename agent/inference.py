@@ -52,8 +52,8 @@ def open_model(
 ) -> Runner:
     """Verify and load the first artifact that this machine can run, or `only` that one. Raises ModelError.
 
-    Only a runtime that is missing makes it try the next artifact; a file that is damaged, not to be trusted or refused
-    by its runtime is an error, because falling back from it would hide it.
+    Only a runtime that is missing, or an accelerator that the artifact requires, makes it try the next artifact; a file
+    that is damaged, not to be trusted or refused by its runtime is an error, because falling back would hide it.
     """
     chosen = options or RuntimeOptions()
     present = [*chosen.providers, *(str(delegate.library) for delegate in chosen.delegates)]
@@ -61,9 +61,15 @@ def open_model(
     for artifact in (only,) if only else candidates(manifest, chosen.prefer, present):
         with verified(manifest, artifact, artifact_root, limit_bytes) as path:
             try:
-                return open_runner(manifest, artifact, chosen, path, slots)
+                runner = open_runner(manifest, artifact, chosen, path, slots)
             except RuntimeMissingError as exc:
                 missing.append(str(exc))
+                continue
+        lacking = set(artifact.requires) - set(runner.info.used)
+        if not lacking or only:
+            return runner
+        runner.close()
+        missing.append(f"{artifact.file} requires {', '.join(sorted(lacking))}, which cannot be used here")
     raise ModelError(f"{manifest}: no artifact can run here: {'; '.join(missing)}")
 
 

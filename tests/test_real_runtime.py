@@ -203,15 +203,25 @@ print(json.dumps([numpy.__version__, info.runtime, [f.asked for f in info.fallba
 """
 
 
+def _run(python, *words):
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    done = subprocess.run(
+        [python, "-P", *map(str, words)], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="session")
 def fallback_python(tmp_path_factory):
-    """Python of the second environment: tflite-runtime and numpy 1 from their own lock, kept between runs."""
+    """Python of the second environment: tflite-runtime, numpy 1 and what the agent needs besides, from its own lock."""
     lock = REPO / "tools" / "locks" / "tflite-fallback.txt"
     if sys.version_info[:2] != (3, 11):
         pytest.skip("tflite-runtime 2.14 has no wheel for this Python; its environment is made with 3.11")
     home = tmp_path_factory.mktemp("fallback")
-    subprocess.run([sys.executable, "-m", "venv", home], check=True)
-    install = [home / "bin" / "pip", "install", "-q", "--require-hashes", "--only-binary=:all:", "-r", lock]
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", home, "install", "-q", "--no-deps", "--no-compile"]
+    install = [*pip, "--require-hashes", "--only-binary=:all:", "-r", lock]
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"the locked packages cannot be had here: {done.stderr.strip().splitlines()[-1]}")
@@ -220,14 +230,20 @@ def fallback_python(tmp_path_factory):
 
 def test_tflite_runtime_takes_over_where_litert_is_not_installed(fallback_python):
     """The second locked environment (numpy 1, tflite-runtime) runs the same model to the recorded numbers."""
-    command = [fallback_python, "-P", "-c", FALLBACK_RUN, MANIFESTS / "micro-speech", ROOT]
-    environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-    numpy_version, runtime, asked, made = json.loads(done.stdout)
+    answer = _run(fallback_python, "-c", FALLBACK_RUN, MANIFESTS / "micro-speech", ROOT)
+    numpy_version, runtime, asked, made = json.loads(answer)
     assert numpy_version.startswith("1.")
     assert (runtime, asked) == ("tflite-runtime", ["ai-edge-litert"])
     expected = case("o05-micro-speech-int8")["expected"]
     assert len(expected) == 4
     for file, answer in expected.items():
         assert np.abs(np.array(made[file]) - answer["int8_out_ref"]).max() <= answer["tol"], file
+
+
+def test_the_agent_itself_hears_words_in_the_fallback_environment(fallback_python):
+    """Sensor and audio pipelines need neither OpenCV nor ONNX Runtime: `limpet infer` works there on raw sound."""
+    words = ("-m", "agent", "infer", MANIFESTS / "kws-ref", ROOT / "inputs" / "yes.wav", "--artifacts", ROOT, "--json")
+    line = json.loads(_run(fallback_python, *words))
+    assert line["findings"][0]["label"] == "Yes"
+    heavy = "import importlib.util as u; print([m for m in ('cv2', 'onnxruntime', 'ai_edge_litert') if u.find_spec(m)])"
+    assert _run(fallback_python, "-c", heavy).strip() == "[]"

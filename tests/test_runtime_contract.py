@@ -13,7 +13,7 @@ from agent.inference import open_model
 from agent.manifest import load_manifest
 from agent.runtime import dequantise, quantise
 from agent.settings.runtime import DelegateOptions, RuntimeOptions
-from tests.tiny_models import FORMATS, make_model, manifest_text, write_model
+from tests.tiny_models import FORMATS, artifact_text, make_model, manifest_text, write_model
 
 DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float16", "float32", "bool")
 
@@ -218,6 +218,21 @@ def test_a_missing_accelerator_that_is_required_is_an_error(tmp_path, form):
     options, asked = _accelerated(form, required=True)
     with pytest.raises(ModelError, match=asked):
         open_model(make_model(tmp_path / "m", "copy", form), options)
+
+
+def test_an_artifact_that_requires_a_missing_accelerator_gives_way_to_the_next(tmp_path):
+    """The file for the GPU is passed over where the GPU cannot be used, even if the configuration asks for it."""
+    make_model(tmp_path / "m", "copy", "onnx")
+    plain = write_model(tmp_path / "m", "copy", "tflite")
+    with (tmp_path / "m" / "model.toml").open("a") as file:
+        file.write('requires = ["CUDAExecutionProvider"]\n' + artifact_text(plain))
+    options = RuntimeOptions(providers=("CUDAExecutionProvider",))
+    runner = open_model(load_manifest(tmp_path / "m"), options)
+    assert runner.info.runtime == "ai-edge-litert"
+    text = (tmp_path / "m" / "model.toml").read_text()
+    (tmp_path / "m" / "model.toml").write_text(text.removesuffix(artifact_text(plain)))
+    with pytest.raises(ModelError, match=r"copy\.onnx requires CUDAExecutionProvider, which cannot be used here"):
+        open_model(load_manifest(tmp_path / "m"), options)
 
 
 REFUSING_DELEGATE = """

@@ -12,6 +12,7 @@ from agent.manifest.tables import RUNTIME_OF, Input, Port, Table, changed
 
 PORT_LIMIT_BYTES = 256 * 1024 * 1024
 
+
 def open_dimensions(raw: Mapping[str, Any]) -> Iterator[str]:
     """Before the strict reading, which could only say "out of range": what to write in place of -1 or "N"."""
     for table in ("input", "output"):
@@ -29,17 +30,25 @@ def problems(table: Table) -> Iterator[str]:
     yield from _port_problems(table)
     yield from _state_problems(table)
     yield from _artifact_problems(table)
+    yield from _feed_problems(table)
+    yield from _name_problems(table)
+    if table.labels and table.labels_file:
+        yield "'labels' and 'labels_file' are both given: keep one"
+    least = table.requires.agent.removeprefix(">=")
+    if _numbers(__version__) < _numbers(least):
+        yield f"it requires agent {least} or newer, this one is {__version__}: update the agent or take an older model"
+
+
+def _feed_problems(table: Table) -> Iterator[str]:
     feeds = {port.name for port in table.input if port.value is None} - {pair.input for pair in table.state}
     if not feeds:
         yield "[[input]]: every input is constant or state, so nothing can be fed: leave `value` out of one"
     for step in table.pre:
         if "input" in step and step["input"] not in feeds:
             yield f"[[pre]] input {step['input']!r} is no fed input: it must be one of {', '.join(sorted(feeds))}"
-    if table.labels and table.labels_file:
-        yield "'labels' and 'labels_file' are both given: keep one"
-    least = table.requires.agent.removeprefix(">=")
-    if _numbers(__version__) < _numbers(least):
-        yield f"it requires agent {least} or newer, this one is {__version__}: update the agent or take an older model"
+
+
+def _name_problems(table: Table) -> Iterator[str]:
     names = [("labels_file", table.labels_file), *(("[[artifact]] file", a.file) for a in table.artifact)]
     names += [("[[golden]] input", golden.input) for golden in table.golden]
     names += [("[[golden]] output", golden.output) for golden in table.golden]
@@ -105,6 +114,9 @@ def _artifact_problems(table: Table) -> Iterator[str]:
         where = f"[[artifact]] {artifact.file}"
         if artifact.runs_on != RUNTIME_OF[artifact.format]:
             yield f"{where}: {artifact.runs_on} does not run {artifact.format}: leave `runtime` out"
+        both = {p.name for p in table.input} & {p.name for p in table.output} & artifact.ports.keys()
+        for name in sorted(both):
+            yield f"{where}: ports names '{name}', an input and an output: give the two different names"
         for name in sorted(artifact.ports.keys() - known):
             yield f"{where}: ports names '{name}', which is no port: known are {', '.join(sorted(known))}"
 
