@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     {"agent", "agent.errors", "agent.records", "agent.strict"},
     {
-        "agent.backoff", "agent.cache", "agent.cbor", "agent.clock", "agent.codec", "agent.config", "agent.envelope",
+        "agent.backoff", "agent.broker", "agent.cache", "agent.cbor", "agent.clock", "agent.codec", "agent.config",
+        "agent.envelope",
         "agent.health", "agent.inbox", "agent.logs", "agent.manifest", "agent.meters", "agent.metrics", "agent.rules",
         "agent.settings", "pipelines",
     },

@@ -83,6 +83,8 @@ class Outcome:
     evicted: int = 0
     gap_rows: int = 0
     """Rows in the ledger table now."""
+    parked: int = 0
+    """Events set aside now."""
 
     def count(self, keys: Iterable[int], step: int) -> None:
         """Note that a row of each of these streams came or went."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from agent.clock import Clock
-from agent.errors import StoreError
+from agent.errors import EnvelopeError, StoreError
 from agent.records import Draft, Event
 from agent.settings.store import StoreSettings
 from agent.store.batch import Batch, Gaps, Outcome, StreamMark
@@ -31,6 +31,7 @@ class Held:
     streams: tuple[Stream, ...]
     last_n: int
     gap_rows: int
+    parked: int
     fresh: bool
 
 
@@ -49,9 +50,11 @@ class Book:
         self.first_n = 0
         """Events from this number on were accepted by this process."""
         self.gap_rows = 0
+        self.parked = 0
+        """Events set aside, on the disk."""
         self.rewinds = 0
         """Grows when events older than what was taken come back: salvaged, or no longer parked."""
-        self.counters = {"accepted": 0, "durable": 0, "published": 0, "acknowledged": 0, "evicted": 0, "parked": 0}
+        self.counters = {"accepted": 0, "durable": 0, "published": 0, "acknowledged": 0, "evicted": 0}
         self._settings = settings
         self._clock = clock
         self._ids = EventIds(clock.wall_s)
@@ -72,12 +75,13 @@ class Book:
         self._bytes = 0
         self._urgent = False
         self._closed = False
+        self._watcher: Callable[[], None] | None = None
         self._batch_bytes = min(512, settings.budget_mib * 32) << 10
 
     # --- offering -----------------------------------------------------------------------------------------------
 
     def accept(self, draft: Draft) -> Ticket:
-        """Number and hold an event. Raises StoreError for a stream name that no topic can hold, or when closed."""
+        """Number and hold an event. Raises StoreError when it cannot be named or written, or after `close`."""
         with self.lock:
             if self._closed:
                 raise StoreError("outbox: it is closed: nothing is accepted after a stop")
@@ -86,7 +90,18 @@ class Book:
                 self._hold_early(draft, ticket)
             else:
                 self._number(draft, ticket)
-            return ticket
+        if draft.event_class == "routine":
+            self._publishable()
+        return ticket
+
+    def watch(self, watcher: Callable[[], None] | None) -> None:
+        """Call `watcher` whenever there is something new to publish; it must not block."""
+        self._watcher = watcher
+
+    def _publishable(self) -> None:
+        watcher = self._watcher
+        if watcher is not None:
+            watcher()
 
     def _hold_early(self, draft: Draft, ticket: Ticket) -> None:
         if len(self._early) * 2 * OVERHEAD < self._settings.pending_mib * (1 << 20):
@@ -100,7 +115,10 @@ class Book:
         assert self._next_n is not None
         stream = self.streams.get(draft.stream) or self._new_stream(draft.stream)
         ticket.seq = stream.next
-        body = self._encode(Event(ticket.id, self._boot, ticket.seq, draft))
+        try:
+            body = self._encode(Event(ticket.id, self._boot, ticket.seq, draft))
+        except EnvelopeError as exc:
+            raise StoreError(f"event on stream {draft.stream!r} cannot be written: {exc}") from exc
         stream.next += 1
         gap = draft.kind == "gap"
         if len(body) > self._settings.event_kib << 10:
@@ -213,7 +231,6 @@ class Book:
     def park(self, n: int, reason: str) -> None:
         """Set an event aside with its reason; it stays in the outbox."""
         with self.lock:
-            self.counters["parked"] += 1
             self._gap_events.discard(n)
             if n in self.pending:
                 self.pending[n].parked = reason
@@ -225,6 +242,8 @@ class Book:
     def unpark(self) -> None:
         """Let every parked event try again."""
         with self.lock:
+            if not self.parked and not self._parks and not any(p.parked for p in self.pending.values()):
+                return
             self._unpark = self._urgent = True
             for pending in self.pending.values():
                 pending.parked = ""
@@ -308,10 +327,11 @@ class Book:
             for n in batch.deletes:
                 self._acked.pop(n, None)
             self.counters["evicted"] += outcome.evicted
-            self.gap_rows = outcome.gap_rows
+            self.gap_rows, self.parked = outcome.gap_rows, outcome.parked
             self.rewinds += batch.unpark
             self._mark_streams(batch.streams, outcome.rows, now_s)
             self.changed.notify_all()
+        self._publishable()
 
     def _mark_streams(self, marks: list[StreamMark], rows: dict[int, int], now_s: float) -> None:
         for mark in marks:
@@ -362,7 +382,7 @@ class Book:
             if held.fresh:
                 for stream in self.streams.values():
                     stream.rows, stream.reserved, stream.last = 0, 0, -1
-            self.gap_rows = held.gap_rows
+            self.gap_rows, self.parked = held.gap_rows, held.parked
             self.durable_n = max(self.durable_n, held.last_n)
             if self._next_n is None:
                 lost = not held.streams and bool(ceilings)

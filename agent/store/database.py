@@ -88,8 +88,8 @@ class Database:
     def read(self, after: int, upto: int | None, limit: int) -> list[EventRow]:
         """The oldest events after `after`, at most up to `upto`, that are not parked."""
         rows = self._all(
-            "select n, id, stream, seq, gap, t_mono, body from event where n > ? and n <= ? and parked is null"
-            " order by n limit ?",
+            "select n, id, stream, seq, gap, t_mono, body from event where n > ? and n <= ?"
+            " and n not in (select n from parked) order by n limit ?",
             (after, upto if upto is not None else 1 << 62, limit),
         )
         return [EventRow(n, i, stream, seq, bool(gap), t, body) for n, i, stream, seq, gap, t, body in rows]
@@ -98,8 +98,9 @@ class Database:
         """Events with every clear column, for people; parked ones included."""
         names = ("n", "id", "stream", "seq", "routine", "replay", "gap", "t_wall", "parked", "bytes", "body")
         found = self._all(
-            "select n, id, s.name, seq, routine, replay, gap, t_wall, parked, length(body), body"
-            " from event join stream s using (stream) where n > ? order by n limit ?",
+            "select e.n, id, s.name, seq, routine, replay, gap, t_wall, reason, length(body), body"
+            " from event e join stream s using (stream) left join parked p on p.n = e.n"
+            " where e.n > ? order by e.n limit ?",
             (after, limit),
         )
         return [dict(zip(names, row, strict=True)) for row in found]
@@ -156,6 +157,7 @@ class Database:
             if batch.clean:
                 self._set_meta("clean", 1)
             outcome.gap_rows = self._one("select count(*) from gap")
+            outcome.parked = self.parked()
         return outcome
 
     def _delete(self, ns: list[int], outcome: Outcome) -> None:
@@ -163,15 +165,16 @@ class Database:
             part = ns[start : start + 100]
             marks = ",".join("?" * len(part))
             gone = self._all(f"delete from event where n in ({marks}) returning stream", part)  # noqa: S608
+            self._db.execute(f"delete from parked where n in ({marks})", part)  # noqa: S608
             outcome.count((key for (key,) in gone), -1)
 
     def _insert(self, pendings: list[Pending], keys: dict[str, int], seal: Seal, outcome: Outcome) -> None:
         self._db.executemany(
-            "insert into event values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert into event values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
                     p.n, bytes.fromhex(p.ticket.id.replace("-", "")), keys[p.ticket.stream], p.ticket.seq,
-                    p.event_class == "routine", p.replay, p.gap, p.t_wall_s, p.t_mono_s, p.parked or None, seal(p),
+                    p.event_class == "routine", p.replay, p.gap, p.t_wall_s, p.t_mono_s, seal(p),
                 )
                 for p in pendings
             ),
@@ -180,8 +183,15 @@ class Database:
 
     def _park(self, batch: Batch) -> None:
         if batch.unpark:
-            self._db.execute("update event set parked = null where parked is not null")
-        self._db.executemany("update event set parked = ? where n = ?", [(why, n) for n, why in batch.parks.items()])
+            self._db.execute("delete from parked")
+        parks = batch.parks | {p.n: p.parked for p in batch.inserts if p.parked}
+        self._db.executemany(
+            "insert or replace into parked select n, ? from event where n = ?", [(why, n) for n, why in parks.items()]
+        )
+
+    def parked(self) -> int:
+        """How many events are set aside."""
+        return self._one("select count(*) from parked")
 
     def _write_gaps(self, gaps: Gaps, batch: Batch) -> None:
         self._db.executemany(
@@ -191,7 +201,8 @@ class Database:
         )
         for (key, reason, bound), count in batch.told:
             row = "stream = ? and reason = ? and bound = ?"  # a constant: nothing is pasted into SQL
-            self._db.execute(f"update gap set count = count - ? where {row}", (count, key, reason, bound))  # noqa: S608
+            taken = (count, key, reason, bound)
+            self._db.execute(f"update gap set count = count - ? where {row}", taken)  # noqa: S608
             self._db.execute(f"delete from gap where {row} and count <= 0", (key, reason, bound))  # noqa: S608
 
     # --- the budget -----------------------------------------------------------------------------------------------
@@ -225,7 +236,7 @@ class Database:
                 return
 
     def drop_oldest(self, routine: int, limit: int, gaps: Gaps, outcome: Outcome) -> int:
-        """Drop the `limit` oldest events of one class inside a transaction and note them in `gaps`; returns how many."""
+        """Drop the `limit` oldest events of one class in a transaction, noted in `gaps`; returns how many."""
         floor = self._routine_floor if routine else 0
         chosen = self._all(
             "select n from event where n >= ? and routine = ? and gap = 0 order by n limit ?", (floor, routine, limit)
@@ -237,6 +248,7 @@ class Database:
         marks = ",".join("?" * len(chosen))
         ns = [n for (n,) in chosen]
         gone = self._all(f"delete from event where n in ({marks}) returning stream, seq", ns)  # noqa: S608
+        self._db.execute(f"delete from parked where n in ({marks})", ns)  # noqa: S608
         for key, seq in gone:
             gaps.add(key, "outbox full", seq, seq, 1)
         outcome.count((key for key, _ in gone), -1)
@@ -272,7 +284,7 @@ class Database:
         with self._transaction():
             for row in rows:
                 added = self._db.execute(
-                    "insert or ignore into event values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row
+                    "insert or ignore into event values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row
                 ).rowcount
                 outcome.count([row[2]] if added else [], 1)
             self._db.executemany(

@@ -58,7 +58,7 @@ class Rescue:
 
     def _translated(self, row: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """The row with the stream's key of the new file, or None when it cannot be opened or is known to be gone."""
-        n, event_id, key, sealed = row[0], row[1], row[2], row[10]
+        n, event_id, key, sealed = row[0], row[1], row[2], row[9]
         names = [self._names[key]] if key in self._names else self._book.names()
         for name in names:
             try:

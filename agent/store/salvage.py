@@ -15,7 +15,7 @@ STEP = 500
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Rows found, as they lie: n, id, stream, seq, routine, replay, gap, t_wall, t_mono, parked, body."""
+    """Rows found, as they lie: n, id, stream, seq, routine, replay, gap, t_wall, t_mono, body."""
 
     rows: list[tuple[Any, ...]]
 

@@ -51,7 +51,7 @@ def _prepare(db: sqlite3.Connection, checkpoint_pages: int, most_pages: int) -> 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
     """Touch every table, and read small files whole: corrupt is not empty."""
-    for table in ("event", "stream", "gap", "meta"):
+    for table in ("event", "parked", "stream", "gap", "meta"):
         db.execute(f"select * from {table} limit 1").fetchone()  # noqa: S608  # fixed names
     if db.execute("pragma page_count").fetchone()[0] * PAGE <= 32 << 20:
         said = db.execute("pragma quick_check(1)").fetchone()[0]
@@ -71,15 +71,18 @@ def _migrate(db: sqlite3.Connection) -> None:
 
 def _tables(tables: "Tables") -> None:
     """The columns that queries need are in clear; what was seen is sealed in `body`."""
-    for statement in (_EVENT, _STREAM, _GAP, _META):
+    for statement in (_EVENT, _PARKED, _STREAM, _GAP, _META):
         tables.execute(statement)
 
 
 _EVENT = """create table event (
     n integer primary key autoincrement, id blob not null, stream integer not null, seq integer not null,
     routine integer not null, replay integer not null, gap integer not null, t_wall real not null, t_mono real not null,
-    parked text, body blob not null)"""
+    body blob not null)"""
 # n is the order of acceptance. No index beside it: the outbox is a queue, and an index costs a page per commit.
+
+_PARKED = "create table parked (n integer primary key, reason text not null)"
+# A table of its own, so that finding out that nothing is set aside costs nothing.
 
 _STREAM = """create table stream (
     stream integer primary key, name text not null unique, reserved integer not null, last integer not null,

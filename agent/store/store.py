@@ -106,10 +106,10 @@ class Store:
         """
         return self._book.accept(draft)
 
-    def take(self, after: int, limit: int, upto: int | None = None, patience_s: float = 0.5) -> list[Entry]:
+    def take(self, after: int, limit: int, upto: int | None = None, patience_s: float = 0.5) -> list[Entry] | None:
         """Up to `limit` events in order of acceptance with `after` < n <= `upto`, none of them acknowledged or parked.
 
-        Empty when there are none, or while the disk keeps the connection busy longer than `patience_s`.
+        None when the disk cannot be asked now: it is in trouble, or busy for longer than `patience_s`.
         """
         if self._book.gap_rows:
             self._want_gaps.set()
@@ -117,14 +117,14 @@ class Store:
             return self._book.waiting(after, upto, limit)
         db = self._db
         if db is None or not db.lock.acquire(timeout=patience_s):
-            return []
+            return None
         try:
             found = self._read(db, after, upto, limit)
             last = found[-1].n if found else after
             more = self._book.waiting(last, upto, limit - len(found)) if len(found) < limit else []
         except StoreError as exc:
             self._damage = exc if isinstance(exc, DamagedError) else self._damage
-            return []
+            return None
         finally:
             db.lock.release()
         return found + more
@@ -165,6 +165,35 @@ class Store:
         """Let every parked event try again."""
         self._book.unpark()
 
+    def watch(self, watcher: Callable[[], None] | None) -> None:
+        """Call `watcher`, which must not block, whenever there is something new to take."""
+        self._book.watch(watcher)
+
+    def remember(self, key: str, text: str) -> bool:
+        """Keep a short text durably under `key`; False when the disk is in trouble."""
+        db = self._db
+        if db is None:
+            return False
+        try:
+            with db.lock:
+                db.set_meta("kept " + key, text)
+        except StoreError as exc:
+            log.warning("store=not-remembered key=%s error=%r", key, str(exc))
+            return False
+        return True
+
+    def recall(self, key: str) -> str:
+        """What was remembered under `key`; empty when nothing was, or when the disk is in trouble."""
+        db = self._db
+        if db is None:
+            return ""
+        try:
+            with db.lock:
+                return str(db.meta("kept " + key) or "")
+        except StoreError as exc:
+            log.warning("store=not-recalled key=%s error=%r", key, str(exc))
+            return ""
+
     @property
     def rewinds(self) -> int:
         """Grows when events older than those already taken come back; whoever takes shall start over."""
@@ -172,8 +201,8 @@ class Store:
 
     @property
     def last_n(self) -> int:
-        """The highest place given so far: what is accepted later lies above it."""
-        return self._book.highest()
+        """The highest place on the disk: everything that is not durable yet, or comes later, lies above it."""
+        return self._book.durable_n
 
     # --- the writer lane ------------------------------------------------------------------------------------------
 
@@ -365,7 +394,7 @@ class Store:
                 Stream(row.name, row.key, following, row.reserved, row.last, row.loose, row.rows)
             )
         db.set_meta("clean", 0)
-        held = Held(tuple(streams), db.last_n(), len(db.gaps()), db.fresh)
+        held = Held(tuple(streams), db.last_n(), len(db.gaps()), db.parked(), db.fresh)
         self._book.adopt(held, self._marks.ceilings, self._marks.n)
         for name, first, last in lost:
             self._book.lose(name, first, last, last - first + 1, "unclean stop", bound=True)
@@ -408,6 +437,7 @@ class Store:
             "budget": self._settings.budget_mib << 20,
             "streams": streams,
             "gaps_open": self._book.gap_rows,
+            "parked": self._book.parked,
             "set_aside": sorted(p.name for p in self._settings.folder.glob("*aged-*.db")),
             **self._book.pending_stats(),
             **self._book.counters,

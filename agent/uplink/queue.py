@@ -1,0 +1,202 @@
+"""What goes out next: two ordered sequences, live before backlog, neither starving the other.
+
+At the start of a connection everything accepted so far is backlog and goes out in batches of one stream; what is
+accepted later is live and goes out one by one at once. When live events wait in numbers, they become backlog. Entries
+are read in order with a cursor per sequence; those that must wait are passed over, and the cursors start over when
+their time has come.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.settings.uplink import UplinkConfig
+from agent.uplink.refusals import Refusals
+
+FOREVER_S = float("inf")
+
+
+class Entry(Protocol):
+    """An accepted event on its way out, as the store hands it over."""
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def gap(self) -> bool: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def t_mono_s(self) -> float | None: ...
+
+
+class Source(Protocol):
+    """The part of the store that is read."""
+
+    @property
+    def last_n(self) -> int: ...
+    @property
+    def rewinds(self) -> int: ...
+    def take(self, after: int, limit: int, upto: int | None = None) -> "list[Entry] | None": ...
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Entries of one stream that travel in one message, in order."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def stream(self) -> str:
+        """Their stream."""
+        return self.entries[0].stream
+
+    @property
+    def gap(self) -> bool:
+        """True for a gap record, which travels alone."""
+        return self.entries[0].gap
+
+    @property
+    def ns(self) -> tuple[int, ...]:
+        """Their places in the order of acceptance."""
+        return tuple(e.n for e in self.entries)
+
+
+class Queue:
+    """The two sequences of one connection."""
+
+    def __init__(self, source: Source, config: UplinkConfig, refusals: Refusals, most: int, group_bytes: int) -> None:
+        """`most` is the largest number of events in a message, `group_bytes` the largest sum of their bodies."""
+        self._source = source
+        self._config = config
+        self._refusals = refusals
+        self._most = most
+        self._group_bytes = group_bytes
+        self._under_way: set[int] = set()
+        self._streams_under_way: dict[str, int] = {}
+        self._ready: deque[Group] = deque()
+        self._live_ready: deque[Group] = deque()
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Make everything accepted so far backlog, and read it from the oldest."""
+        self._mark = self._source.last_n
+        self._backlog, self._live = 0, self._mark
+        self._ready.clear()
+        self._live_ready.clear()
+        self._again_s = FOREVER_S
+        self._rewinds = self._source.rewinds
+        self.busy = False
+        """True when the store could not be asked the last time."""
+
+    def next(self, now_s: float, free: int) -> Group | None:
+        """The next message, or None; `free` is how many more may be under way."""
+        if now_s >= self._again_s or self._rewinds != self._source.rewinds:
+            self.start_over()
+        if self._live_first(free):
+            group = self._next_live(now_s, free)
+            if group is not None:
+                return group
+        return self._next_backlog(now_s)
+
+    def wait_s(self, now_s: float) -> float:
+        """How long until something that was passed over may be tried again."""
+        return max(0.0, self._again_s - now_s)
+
+    def sent(self, group: Group) -> None:
+        """`group` is under way."""
+        self._under_way.update(group.ns)
+        self._streams_under_way[group.stream] = self._streams_under_way.get(group.stream, 0) + 1
+
+    def done(self, group: Group) -> None:
+        """`group` was answered; if it was refused, it is found again when the cursors start over."""
+        self._under_way.difference_update(group.ns)
+        self._streams_under_way[group.stream] -= 1
+
+    def again(self, at_s: float) -> None:
+        """Start over at `at_s`, monotonic."""
+        self._again_s = min(self._again_s, at_s)
+
+    def _live_first(self, free: int) -> bool:
+        """A backlog that one batch can hold goes before live events; a long one is overtaken but keeps a share."""
+        if not self._backlog_waits():
+            return True
+        long = len(self._ready) > 1 or self._mark - self._backlog > self._config.batch_events
+        return long and free > max(1, self._config.window // 4)
+
+    def _backlog_waits(self) -> bool:
+        return bool(self._ready) or self._backlog < self._mark
+
+    def _next_live(self, now_s: float, free: int) -> Group | None:
+        if not self._live_ready:
+            entries = self._take(self._live, free, None)
+            if not entries:
+                return None
+            if len(entries) == free and not self._backlog_waits() and self._source.last_n - entries[-1].n > free:
+                self._backlog, self._live = self._live, self._source.last_n
+                self._mark = self._live
+                return None
+            self._live = entries[-1].n
+            self._live_ready.extend(Group((e,)) for e in entries if self._may_go(e, now_s))
+        return self._still_good(self._live_ready, now_s)
+
+    def _next_backlog(self, now_s: float) -> Group | None:
+        while self._backlog_waits():
+            if not self._ready:
+                entries = self._take(self._backlog, self._config.batch_events, self._mark)
+                if entries is None:
+                    return None
+                self._backlog = entries[-1].n if entries else self._mark
+                self._ready.extend(self._grouped([e for e in entries if self._may_go(e, now_s)]))
+            group = self._still_good(self._ready, now_s)
+            if group is not None:
+                return group
+        return None
+
+    def _still_good(self, ready: deque[Group], now_s: float) -> Group | None:
+        """The first group that may still go; a refusal may have come since it was made."""
+        while ready:
+            group = ready.popleft()
+            alone = self._refusals.probing(group.stream) and self._streams_under_way.get(group.stream, 0) > 0
+            if not alone and all(self._may_go(e, now_s) for e in group.entries):
+                return group
+            if alone:
+                self.again(now_s + self._config.refusal_wait_s)
+        return None
+
+    def _take(self, after: int, limit: int, upto: int | None) -> list[Entry] | None:
+        entries = self._source.take(after, limit, upto)
+        self.busy = entries is None
+        return entries
+
+    def _may_go(self, entry: Entry, now_s: float) -> bool:
+        if entry.n in self._under_way:
+            return False
+        until_s = self._refusals.wait_until_s(entry.stream, entry.n)
+        if until_s > now_s:
+            self.again(until_s)
+            return False
+        return True
+
+    def _grouped(self, entries: list[Entry]) -> list[Group]:
+        """Group by stream, keeping each stream's order; gap records travel alone and keep their place."""
+        made: list[Group] = []
+        open_: dict[str, list[Entry]] = {}
+        sizes: dict[str, int] = {}
+        for entry in entries:
+            held = open_.get(entry.stream)
+            most = 1 if entry.gap else min(self._most, self._refusals.most(entry.stream))
+            full = held is not None and (
+                len(held) >= most or held[0].gap or sizes[entry.stream] + len(entry.body) > self._group_bytes
+            )
+            if held is not None and full:
+                made.append(Group(tuple(held)))
+                held = None
+            if held is None:
+                open_[entry.stream], sizes[entry.stream] = [entry], len(entry.body)
+            else:
+                held.append(entry)
+                sizes[entry.stream] += len(entry.body)
+        made.extend(Group(tuple(held)) for held in open_.values())
+        return made

@@ -1,0 +1,104 @@
+"""What the uplink counts, what troubles it, and what others ask it to post. Read and written by several threads."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from agent import cbor, codec
+from agent.envelope import MessageType
+from agent.uplink.queue import Group
+
+log = logging.getLogger(__name__)
+
+POSTS = 64
+"""Posts that may wait; of one name only the newest does."""
+NAMES = (
+    "connects", "disconnects", "sent_messages", "sent_events", "sent_bytes", "acked_messages", "acked_events",
+    "acked_bytes", "refused", "parked", "oversize",
+)  # fmt: skip
+
+
+class Tally:
+    """Counters since the start, and the connection's state."""
+
+    def __init__(self, delivered: Callable[[str, float], None]) -> None:
+        """`delivered(stream, seconds)` is told how long a live event took from its sample to its acknowledgement."""
+        self._lock = threading.Lock()
+        self._counters = dict.fromkeys(NAMES, 0)
+        self._delivered = delivered
+        self._posts: dict[tuple[MessageType, str], bytes] = {}
+        self._refusals: dict[str, str] = {}
+        self._connected = False
+        self._trouble = ""
+
+    def count(self, name: str, by: int) -> None:
+        """Add to a counter."""
+        with self._lock:
+            self._counters[name] += by
+
+    def sent(self, size: int, events: int) -> None:
+        """A message of `size` bytes of payload left."""
+        with self._lock:
+            self._counters["sent_messages"] += 1
+            self._counters["sent_events"] += events
+            self._counters["sent_bytes"] += size
+
+    def acked(self, size: int, group: Group, now_s: float) -> None:
+        """The broker took a message."""
+        with self._lock:
+            self._counters["acked_messages"] += 1
+            self._counters["acked_events"] += len(group.entries)
+            self._counters["acked_bytes"] += size
+            self._refusals.pop(group.stream, None)
+        for entry in group.entries:
+            if entry.t_mono_s is not None:
+                self._delivered(entry.stream, now_s - entry.t_mono_s)
+
+    def refused(self, stream: str, why: str) -> None:
+        """The broker refused a message of `stream`; logged once until one is taken."""
+        with self._lock:
+            self._counters["refused"] += 1
+            news = self._refusals.get(stream) != why
+            self._refusals[stream] = why
+        if news:
+            log.warning("uplink=refused stream=%s reason=%r", stream, why)
+
+    def connected(self, now: bool) -> None:
+        """The connection came or went."""
+        with self._lock:
+            self._counters["connects" if now else "disconnects"] += 1
+            self._connected = now
+            self._trouble = "" if now else self._trouble
+
+    def trouble(self, text: str) -> None:
+        """Something an operator has to look at; logged when it changes."""
+        with self._lock:
+            news = text != self._trouble
+            self._trouble = text
+        if news:
+            log.warning("uplink=trouble %s", text)
+
+    def post(self, place: Literal["metric", "alarm"], name: str, body: Mapping[str, Any]) -> None:
+        """Have `body` published; the newest of a name wins. Raises EnvelopeError for what cannot be written."""
+        kind = MessageType.ALARM if place == "alarm" else MessageType.METRIC
+        payload = cbor.encode(codec.plain(body))
+        with self._lock:
+            if (kind, name) in self._posts or len(self._posts) < POSTS:
+                self._posts[kind, name] = payload
+
+    def take_posts(self) -> list[tuple[MessageType, str, bytes]]:
+        """What was posted since the last call."""
+        with self._lock:
+            posts, self._posts = self._posts, {}
+        return [(kind, name, payload) for (kind, name), payload in posts.items()]
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and state."""
+        with self._lock:
+            return {
+                "connected": self._connected,
+                "trouble": self._trouble,
+                "refusals": dict(self._refusals),
+                **self._counters,
+            }
