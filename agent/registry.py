@@ -100,6 +100,7 @@ def verified(
     folder = (root or manifest.folder).resolve()
     path = _inside(folder, artifact.file, str(manifest))
     _refuse_foreign_folders(folder, path.parent)
+    _refuse_foreign_texts(manifest)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as exc:
@@ -147,6 +148,17 @@ def _refuse_foreign_folders(top: Path, folder: Path) -> None:
         except OSError as exc:
             raise ModelError(f"{folder}: the model's folder cannot be read: {exc.strerror}") from exc
         folder = folder.parent
+
+
+def _refuse_foreign_texts(manifest: Manifest) -> None:
+    """What was read from the manifest and the labels decides as much as the weights do."""
+    for name in filter(None, (MANIFEST_FILE, manifest.labels_file)):
+        path = _inside(manifest.folder.resolve(), name, str(manifest))
+        try:
+            _refuse_foreign(path, path.stat())
+        except OSError as exc:
+            raise ModelError(f"{path}: it cannot be looked at any more: {exc.strerror}") from exc
+    _refuse_foreign_folders(manifest.folder.resolve(), manifest.folder.resolve())
 
 
 def _refuse_foreign(path: Path, status: os.stat_result) -> None:

@@ -1,8 +1,12 @@
 """Which models are found, and which files are trusted."""
 
+import hashlib
 import os
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from agent.errors import ModelError
 from agent.inference import open_model
@@ -92,12 +96,15 @@ def test_a_file_of_another_digest_is_not_loaded(tmp_path, model_format):
     [
         ("copy.onnx", 0o666, "copy.onnx: everybody may write to it.*chmod o-w"),
         (".", 0o757, "everybody may write to it"),
+        ("model.toml", 0o646, "model.toml: everybody may write to it"),
+        ("labels.txt", 0o646, "labels.txt: everybody may write to it"),
         ("sub", 0o777, "sub: everybody may write to it"),
     ],
 )
 def test_what_others_may_write_to_is_not_trusted(tmp_path, what, mode, words):
     """File, folder and the folders between are checked, and the message says what to do."""
-    make_model(tmp_path, "copy", "onnx")
+    (tmp_path / "labels.txt").write_text("a")
+    make_model(tmp_path, "copy", "onnx", extra='labels_file = "labels.txt"')
     if what == "sub":
         (tmp_path / "sub").mkdir()
         (tmp_path / "copy.onnx").rename(tmp_path / "sub" / "copy.onnx")
@@ -153,6 +160,22 @@ def test_a_file_swapped_after_the_check_is_not_what_is_loaded(tmp_path):
         (tmp_path / "evil").write_bytes(b"evil")
         (tmp_path / "evil").rename(tmp_path / "copy.onnx")
         assert path.read_bytes() == good
+
+
+def test_weights_outside_the_hashed_file_are_refused(tmp_path):
+    """An ONNX file whose weights lie in a second file cannot be vouched for by one digest."""
+    manifest = make_model(tmp_path, "copy", "onnx")
+    weights = numpy_helper.from_array(np.ones((1, 4096), np.float32), "w")
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4096]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "split", ports[:1], ports[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "copy.onnx"
+    onnx.save_model(model, path, save_as_external_data=True, location="split.data", size_threshold=0)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    text = (tmp_path / "model.toml").read_text().replace(manifest.artifacts[0].sha256, sha256)
+    (tmp_path / "model.toml").write_text(text.replace("[1, 4]", "[1, 4096]"))
+    assert (tmp_path / "split.data").stat().st_size == 16384
+    refused(tmp_path, "External data")
 
 
 def test_artifacts_may_lie_elsewhere(tmp_path):

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         _show(rows, args.json, ("name", "version", "modality", "runtime", "size_bytes", "sha256", "state"))
     else:
         found = [_found(name, roots) for name in args.models] or list(installed(roots))
-        rows = [row for one in found for row in _verify(one, config, args.artifacts)]
+        rows = [row for one in _told(found) for row in _verify(one, config, args.artifacts)]
         _show(rows, args.json, ("name", "version", "file", "runtime", "goldens", "state"))
     if not rows:
         print(f"no models in {', '.join(map(str, roots))}", file=sys.stderr)
@@ -66,6 +66,16 @@ def _found(name: str, roots: Iterable[Path]) -> Found:
     except LimpetError as exc:
         return Found(Path(name), None, str(exc))
     return Found(manifest.folder, manifest)
+
+
+def _told(found: list[Found]) -> Iterator[Found]:
+    """The same, with progress on a terminal."""
+    for number, one in enumerate(found, 1):
+        if sys.stderr.isatty():
+            print(f"\r\033[K{number}/{len(found)} {one.folder.name} ", end="", file=sys.stderr, flush=True)
+        yield one
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
 
 
 def _listed(found: Found) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def load_manifest(folder: Path) -> Manifest:
         folder=folder, digest=digest, name=table.name, version=table.version, modality=table.modality,
         inputs=table.input, outputs=table.output, states=table.state, artifacts=table.artifact, labels=labels,
         window=table.window, pre=table.pre, decoder=table.decoder, goldens=table.golden, accuracy=table.accuracy,
+        labels_file=table.labels_file,
         description=table.description, licence=table.licence, origin=table.origin, training=table.training,
     )  # fmt: skip
 

@@ -178,6 +178,7 @@ class Manifest:
     decoder: Step | None
     goldens: tuple[Golden, ...]
     accuracy: Mapping[str, Any]
+    labels_file: str = ""
     description: str = ""
     licence: str = ""
     origin: str = ""

@@ -68,7 +68,7 @@ class LiteRunner:
 
     def run(self, inputs: Tensors) -> dict[str, Array]:
         check_inputs(self._where, self._by_name, inputs)
-        with turn(self._slots), self._lock:
+        with self._lock, turn(self._slots):  # in this order: who waits for the model holds no slot
             if self._interpreter is None:
                 raise ModelError(f"{self._where}: it is closed: open it again")
             try:
