@@ -16,7 +16,7 @@ from agent.records import Sample
 from agent.settings.capture import MicrophoneConfig, PcmFormat
 
 _LOOK_S = 0.02
-_RING_S = 1.0
+_RING_S = 0.5
 
 
 class Microphone(Closing):
