@@ -16,7 +16,7 @@ run: ## broker, agent and live events, until Ctrl-C or for FOR=20s
 
 test: ## the whole test suite; PYTEST="tests/test_x.py -x" chooses, JOBS=1 runs it in one process
 	@tools/env.sh dev
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(PYTEST)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST)
 
 lint: ## ruff and mypy
 	@tools/env.sh dev

@@ -1,0 +1,167 @@
+"""The installed service under a real systemd: ready, watched, stopped, restarted, and kept in its cage."""
+
+import re
+import time
+
+import pytest
+
+from tests.machine import booted
+
+PROBE = """
+import mmap, os, subprocess, sys
+def tried(name, act):
+    try:
+        act()
+    except OSError as exc:
+        print(name, "refused", exc.strerror)
+    else:
+        print(name, "allowed")
+tried("writable-executable", lambda: mmap.mmap(-1, 4096, prot=7))
+for path in ("/etc/limpet/limpet.toml", "/opt/limpet/current/x", "/usr/x", "/var/x"):
+    tried("write " + path, lambda: open(path, "a"))
+tried("write /var/lib/limpet/x", lambda: open("/var/lib/limpet/x", "w"))
+tried("read /root", lambda: os.listdir("/root"))
+tried("read credstore", lambda: os.listdir("/etc/credstore"))
+tried("raise priority", lambda: os.nice(-1))
+print("secret", open(os.environ["CREDENTIALS_DIRECTORY"] + "/limpet.signing.key").read(11))
+"""
+
+ONCE = """[Service]
+Type=oneshot
+Restart=no
+StandardOutput=truncate:/run/probe.txt
+StandardError=inherit
+ExecStart=/opt/limpet/current/bin/python -P /opt/limpet/probe.py"""
+
+HEAVY = """
+import numpy as np, cv2, sounddevice, serial, onnxruntime, subprocess, glob
+from ai_edge_litert.interpreter import Interpreter
+print("cv2", cv2.GaussianBlur(np.zeros((480, 640, 3), np.uint8), (5, 5), 0).shape)
+for path in sorted(glob.glob("/opt/limpet/share/limpet/models/*/*.onnx")):
+    session = onnxruntime.InferenceSession(path)
+    feed = {i.name: np.zeros(i.shape, "uint8" if "uint8" in i.type else "int8") for i in session.get_inputs()}
+    print("onnx", session.run(None, feed)[0].shape)
+for path in sorted(glob.glob("/opt/limpet/share/limpet/models/*/*.tflite")):
+    it = Interpreter(path, num_threads=2)
+    it.allocate_tensors()
+    it.invoke()
+    print("tflite", it.get_output_details()[0]["shape"])
+command = "ffmpeg -v error -f lavfi -i testsrc=size=160x120:rate=5:duration=1 -f rawvideo -pix_fmt bgr24 -"
+print("ffmpeg", len(subprocess.run(command.split(), capture_output=True, check=True).stdout))
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory):
+    """A machine with keys, a reader and the shipped configuration: the service is ready to be started."""
+    with booted(tmp_path_factory.mktemp("machine")) as it:
+        it.run("limpet keys new device --out /tmp/k && limpet keys new reader --out /tmp/k")
+        it.run("install -m 600 /tmp/k/device.key /etc/credstore/limpet.signing.key")
+        it.run("install -m 644 /tmp/k/reader.pub /etc/limpet/readers/reader.pub")
+        it.run("mkdir -p /etc/systemd/system/limpet.service.d")
+        it.run("printf '[Service]\\nWatchdogSec=3\\n' >/etc/systemd/system/limpet.service.d/quick.conf")
+        it.run("systemctl daemon-reload")
+        yield it
+
+
+@pytest.fixture
+def running(machine):
+    """The service, started and ready."""
+    machine.run("systemctl reset-failed limpet; systemctl restart limpet")
+    return machine
+
+
+def test_the_installed_units_verify_clean(machine):
+    """systemd-analyze has nothing to say, with everything where it belongs."""
+    assert machine.run("systemd-analyze verify /etc/systemd/system/limpet.service") == ""
+
+
+def test_check_by_hand_sees_what_the_service_will_see(machine):
+    """As root before the first start: same configuration, same credentials, and nothing of root's is left behind."""
+    machine.run("limpet check")
+    machine.run("systemctl start limpet")
+    assert machine.run("find /var/lib/limpet /run/limpet ! -user limpet") == ""
+
+
+def test_it_is_ready_when_start_returns_and_says_how_it_is(running):
+    """Type=notify: READY was sent, the status line is the health, the process is the user limpet."""
+    assert running.show("ActiveState") == "active"
+    assert running.show("StatusText").startswith("ok")
+    assert running.run(f"stat -c %U /proc/{running.show('MainPID')}") == "limpet"
+    assert running.run("stat -c '%U %a' /var/lib/limpet /run/limpet") == "limpet 700\nlimpet 750"
+    assert '"ok"' in running.run("limpet status --json")
+
+
+def test_stop_takes_less_than_ten_seconds_and_is_clean(running):
+    """SIGTERM, exit 0, no time limit of systemd's was needed."""
+    begin_s = time.monotonic()
+    running.run("systemctl stop limpet")
+    assert time.monotonic() - begin_s < 10
+    assert (running.show("Result"), running.show("ExecMainStatus")) == ("success", "0")
+
+
+def test_a_killed_agent_is_back_in_under_two_seconds(running):
+    """kill -9 to READY again, by systemd's own clock."""
+    pid = running.show("MainPID")
+    begin_s = time.monotonic()  # the machine and this process share one kernel, and its clock
+    running.run(f"kill -9 {pid}")
+    running.wait("NRestarts", "1")
+    running.wait("ActiveState", "active")
+    took_s = int(running.show("ActiveEnterTimestampMonotonic")) / 1e6 - begin_s
+    assert 0 < took_s < 2
+
+
+def test_a_hanging_agent_is_restarted_by_the_watchdog(running):
+    """The process sleeps for ever; systemd notices within its limit and starts a new one."""
+    first = running.show("MainPID")
+    running.run(f"kill -STOP {first}")
+    running.wait("NRestarts", "1")
+    running.wait("ActiveState", "active")
+    assert running.show("MainPID") not in {first, "0"}
+    assert "Watchdog timeout" in running.run("journalctl -u limpet -o cat --no-pager")
+
+
+def test_it_keeps_running_while_it_is_fed(running):
+    """Two limits long, and not one restart."""
+    time.sleep(7)
+    assert (running.show("ActiveState"), running.show("NRestarts")) == ("active", "0")
+
+
+def test_a_configuration_that_cannot_work_is_not_tried_again(machine):
+    """Exit 2, one line that names the key, and no restart loop."""
+    machine.run("printf '[uplink]\\nwindow = 1000\\n' >/etc/limpet/conf.d/bad.toml")
+    try:
+        machine.run("systemctl restart limpet", check=False)
+        time.sleep(1.5)
+        assert (machine.show("ActiveState"), machine.show("ExecMainStatus")) == ("failed", "2")
+        assert machine.show("NRestarts") == "0"
+        assert re.search(r"bad\.toml.*window.*1 to 100", machine.journal())
+    finally:
+        machine.run("rm /etc/limpet/conf.d/bad.toml; systemctl reset-failed limpet")
+
+
+def in_the_cage(machine, script):
+    """The output of a Python script that runs with every restriction of limpet.service."""
+    (machine.root / "opt/limpet/probe.py").write_text(script)
+    unit = (machine.root / "etc/systemd/system/limpet.service").read_text()
+    once = re.sub(r"(?m)^(Type|Restart|WatchdogSec|ExecStart)=.*$", "", unit).replace("[Service]", ONCE)
+    (machine.root / "etc/systemd/system/probe.service").write_text(once)
+    machine.run("systemctl daemon-reload; systemctl start probe", check=False)
+    return (machine.root / "run/probe.txt").read_text()
+
+
+def test_the_cage_holds(machine):
+    """Nothing outside its state can be written, no page is writable and executable, keys come as credentials only."""
+    said = in_the_cage(machine, PROBE)
+    assert "write /var/lib/limpet/x allowed" in said
+    assert "secret -----BEGIN " in said
+    assert re.findall(r"^(?!write /var/lib).* allowed$", said, re.MULTILINE) == []
+    assert said.count("refused") == 8
+
+
+def test_the_runtimes_work_in_the_cage(machine):
+    """OpenCV, ONNX Runtime, LiteRT with XNNPACK, the sound library and an ffmpeg child, with MemoryDenyWriteExecute."""
+    said = in_the_cage(machine, HEAVY)
+    assert "ffmpeg 288000" in said
+    assert "cv2 (480, 640, 3)" in said
+    assert "onnx (" in said
