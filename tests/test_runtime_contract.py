@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -329,3 +330,12 @@ def test_an_artifact_with_renamed_and_requantised_ports_gives_the_manifests_name
     assert lite.run({"image": np.zeros((1, 4), np.int8)})["y"].dtype == np.int8
     assert onnx.run({"image": ones(2)})["y"].tolist() == [[2.0] * 4]
     assert onnx.outputs[0].scale == 0.0
+
+
+def test_no_runtime_is_imported_before_a_model_needs_it():
+    """Start-up stays light: neither runtime nor OpenCV comes with the modules, and an ONNX model brings no LiteRT."""
+    code = "import sys, agent.inference, agent.skeleton; print([m for m in sys.argv[1:] if m in sys.modules])"
+    heavy = ["onnxruntime", "ai_edge_litert", "tflite_runtime", "cv2"]
+    repo = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True, cwd=repo)
+    assert done.stdout.strip() == "[]"
