@@ -79,6 +79,11 @@ class Meters:
         info.at(pipeline, model.name, model.version, model.sha256).set(1)
 
     def watch_numbers(self, prefix: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:
-        """Show every number of `read()` as a gauge `limpet_<prefix>_<key>`; the keys must not change."""
+        """Show every number that `read()` has now as a gauge `limpet_<prefix>_<key>`; 0 where it is missing later."""
         for key in read():
-            self._registry.gauge(f"limpet_{prefix}_{key}", text).at().read_from(lambda k=key: read()[k])  # type: ignore[misc]
+            self._registry.gauge(f"limpet_{prefix}_{key}", text).at().read_from(lambda k=key: read().get(k, 0.0))  # type: ignore[misc]
+
+
+def numbers(stats: Mapping[str, object]) -> dict[str, float]:
+    """The plain numbers among `stats`; truth values count as 0 and 1."""
+    return {key: float(value) for key, value in stats.items() if isinstance(value, int | float)}

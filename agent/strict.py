@@ -31,7 +31,8 @@ class Range:
     high: float = math.inf
 
     def __str__(self) -> str:
-        return f"at least {self.low:g}" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
+        low, high = (str(int(x)) if math.isfinite(x) and x == int(x) else f"{x:g}" for x in (self.low, self.high))
+        return f"at least {low}" if math.isinf(self.high) else f"{low} to {high}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ STEPS: dict[str, dict[str, str]] = {
         "frames": "pipelines.audio:Frames",
         "log_mel_frames": "pipelines.audio_stream:LogMelFrames",
         "rows": "pipelines.series:RowWindow",
+        "running_rows": "pipelines.moments:RunningRows",
         "seconds": "pipelines.series:SecondWindow",
     },
     "pre": {
@@ -103,6 +104,7 @@ STEPS: dict[str, dict[str, str]] = {
     },
     "post": {
         "keep_labels": "pipelines.classify:KeepLabels",
+        "label_by_value": "pipelines.findings:LabelByValue",
         "min_score": "pipelines.classify:MinScore",
         "top": "pipelines.classify:Top",
     },

@@ -12,7 +12,7 @@ import numpy as np
 from agent.capture import EndOfStream, file_source
 from agent.cli import lines
 from agent.clock import SystemClock
-from agent.errors import CaptureError, LimpetError, ModelError
+from agent.errors import CaptureError, ConfigError, LimpetError, ModelError
 from agent.inference import Inference, Inferred, open_model
 from agent.manifest import Manifest
 from agent.pipeline import whole
@@ -34,11 +34,14 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line per file, failed ones included; 1 when any failed."""
-    manifest = find(Path(args.model).resolve(), ())
+    """Print a line per file, failed ones included; 1 when any failed. Raises ConfigError when the model cannot run."""
     if not 1 <= args.threads <= 64:
-        raise ModelError(f"--threads {args.threads}: it must be 1 to 64")
-    runner = open_model(manifest, RuntimeOptions(threads=args.threads), artifact_root=args.artifacts)
+        raise ConfigError(f"--threads {args.threads}: it must be 1 to 64")
+    try:
+        manifest = find(Path(args.model).resolve(), ())
+        runner = open_model(manifest, RuntimeOptions(threads=args.threads), artifact_root=args.artifacts)
+    except ModelError as exc:
+        raise ConfigError(str(exc)) from exc
     failed = 0
     try:
         inference = Inference(manifest, runner)

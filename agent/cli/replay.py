@@ -12,7 +12,7 @@ from agent.cli import lines
 from agent.cli.status import DEFAULT_CONFIG
 from agent.clock import Clock, SystemClock
 from agent.config import Config, PipelineFile, load_config, load_pipeline, load_pipelines, load_sources
-from agent.errors import CaptureError, ConfigError
+from agent.errors import CaptureError, ConfigError, ModelError
 from agent.pipeline import Outcome, Pipeline
 from agent.records import Draft, Sample
 from agent.settings.capture import ReplayConfig
@@ -42,13 +42,20 @@ def run(args: argparse.Namespace) -> int:
         clock,
     )
     try:
-        pipeline = make_pipeline(file, shelf)
+        pipeline = _made(file, shelf)
         settings = _settings_of(file, config, args.config)
         for fields in _lines(pipeline, args.file, settings, clock, realtime=args.realtime):
             print(lines.write(fields) if args.json else _words(fields), flush=not sys.stdout.isatty())
     finally:
         shelf.close()
     return 0
+
+
+def _made(file: PipelineFile, shelf: Shelf) -> Pipeline:
+    try:
+        return make_pipeline(file, shelf)
+    except ModelError as exc:
+        raise ConfigError(f"{file.path}: {exc}") from exc
 
 
 def _pipeline_file(name: str, config: Config | None) -> PipelineFile:

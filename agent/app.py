@@ -1,0 +1,241 @@
+"""The running agent: builds every part from its configuration, hands each what it needs, and runs them until told.
+
+Whatever is broken but not essential is left out and said: the agent starts degraded rather than not at all. At the
+stop the lanes that bring samples leave first and finish the one in hand, then the uplink gets its time for
+acknowledgements and the store writes what is pending. A lane that hangs in C is left behind.
+"""
+
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agent import __version__, codec
+from agent.assembly import Assembled, Shelf, assemble
+from agent.backoff import Backoff
+from agent.capture import EndOfStream, Source, inbox_limits, open_source
+from agent.clock import SystemClock
+from agent.config import load_config, load_pipelines, load_sources
+from agent.control import ControlServer
+from agent.envelope import Topics
+from agent.envelope.atrest import load_store_key
+from agent.envelope.sealer import PlainSealer, Sealer
+from agent.envelope.setup import batch_zip, make_sealer
+from agent.health import Health, judge
+from agent.inbox import Inbox
+from agent.lanes import CaptureLane, PipelineLane
+from agent.logs import configure as configure_logs
+from agent.meters import Meters, numbers
+from agent.metrics import Registry
+from agent.notify import Notifier
+from agent.pipeline import Pipeline, config_digest
+from agent.settings.capture import SourceConfig
+from agent.store import Store
+from agent.supervisor import Lane, Supervisor
+from agent.uplink import Uplink
+from agent.uplink.conversation import Subject
+
+log = logging.getLogger(__name__)
+
+TURN_S = 0.5
+"""How often the lanes are looked at, seconds."""
+LOOK_DEADLINE_S = 60.0
+"""A source or pipeline that says nothing for longer is stuck, seconds."""
+KEEP_DEADLINE_S = 120.0
+"""The same for store and uplink: an SD card may stall for long, and a restart would not mend it, seconds."""
+
+
+class App:
+    """One agent. `run` is called once, from the main thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Read limpet.toml at `path`. Raises ConfigError."""
+        self.config = load_config(path)
+        configure_logs(self.config.log, sys.stderr, os.environ)
+        self._clock = SystemClock()
+        self._start_s = self._clock.mono_s()
+        self._sources, self._broken = load_sources(self.config, path)
+        self._registry = Registry(self.config.metrics.series_limit)
+        self._meters = Meters(self._registry)
+        self._alarms: dict[str, str] = {}
+
+    def run(self, notifier: Notifier) -> tuple[str, ...]:
+        """Run until SIGTERM or SIGINT; returns the names of lanes that could not be stopped."""
+        leave = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: leave.set())
+        made = self._assemble()
+        with self._open_store() as store:
+            uplink = self._make_uplink(store, made)
+            keepers = self._supervisor(
+                Lane("store", store.run, KEEP_DEADLINE_S, essential=True),
+                Lane("uplink", uplink.run, KEEP_DEADLINE_S, essential=True),
+            )
+            lookers = self._supervisor(*self._looking(made.pipelines, store))
+            services = self._supervisor(*self._serving(made, store, uplink, (keepers, lookers)))
+            self._watch(leave, (keepers, lookers, services), notifier)
+            notifier.stopping()
+            half_s = self.config.supervisor.stop_s / 2
+            stuck = lookers.stop(half_s) + services.stop(1.0) + keepers.stop(half_s)
+        log.info("stopped stuck=%s", ",".join(stuck) or "none")
+        return stuck
+
+    # --- making the parts -----------------------------------------------------------------------------------------
+
+    def _assemble(self) -> Assembled:
+        files, bad_files = load_pipelines(self.config.paths.pipelines)
+        shelf = Shelf(self.config.models, self.config.cache, self._clock)
+        made = assemble(files, self._sources, shelf, config_digest(self.config))
+        self._broken |= bad_files | dict(made.broken)
+        for name, why in self._broken.items():
+            log.error("part=%s left-out reason=%r", name, why)
+        for pipeline in made.pipelines:
+            self._introduce(pipeline)
+        self._meters.watch_numbers("cache", "Result cache, since the start.", lambda: asdict(shelf.cache.counts))
+        return made
+
+    def _introduce(self, pipeline: Pipeline) -> None:
+        name, runner = pipeline.config.name, pipeline.runner
+        if runner is None:
+            return
+        self._meters.show_model(name, runner.model)
+        model, used = f"{runner.model.name} {runner.model.version}", ",".join(runner.used)
+        log.info("pipeline=%s model=%r runtime=%s used=%s", name, model, runner.runtime, used)
+        for fallback in runner.fallbacks:
+            log.warning("pipeline=%s fallback asked=%s reason=%r", name, fallback.asked, fallback.reason)
+
+    def _open_store(self) -> Store:
+        key = load_store_key(self.config.store.key_file)
+        return Store.open(self.config.store, key, codec.encode, self._clock, self._alarm)
+
+    def _make_uplink(self, store: Store, made: Assembled) -> Uplink:
+        """Raises ConfigError for keys that cannot be used: an agent that could never publish does not start."""
+        config, device = self.config, self.config.device
+
+        def sealer() -> Sealer | PlainSealer:
+            return make_sealer(config.envelope, device.site, device.name)
+
+        sealer()
+        topics = Topics(device.site, device.name)
+        subject = Subject(topics, lambda: self._facets(store, made), batch_zip(config.envelope))
+        delivered = self._registry.summary(
+            "limpet_delivery_seconds", "From the sample to the broker's acknowledgement, live events.", ["stream"]
+        )
+        uplink = Uplink(
+            config.uplink, subject, store, sealer, self._clock, lambda stream, s: delivered.at(stream).observe(s)
+        )
+        self._meters.watch_numbers("uplink", "Uplink, since the start.", lambda: numbers(uplink.stats()))
+        self._meters.watch_numbers("outbox", "Outbox; bytes unless named otherwise.", lambda: numbers(store.stats()))
+        return uplink
+
+    def _facets(self, store: Store, made: Assembled) -> dict[str, dict[str, Any]]:
+        """What the twin says: slowly changing facts, published when they change."""
+        models = {p.config.name: asdict(p.model) for p in made.pipelines if p.model is not None}
+        stats = store.stats()
+        return {
+            "models": models,
+            "config": {"digest": config_digest(self.config), "agent": __version__, "broken": dict(self._broken)},
+            "capabilities": {"mqtt": self.config.uplink.protocol, "envelope": self.config.envelope.mode},
+            "buffer": {"budget": stats["budget"], "state": stats["state"]},
+        }
+
+    def _alarm(self, name: str, text: str | None) -> None:
+        """Raise an alarm, or clear it with None; until then it stands in status and health."""
+        if text is None:
+            self._alarms.pop(name, None)
+            log.info("alarm=%s cleared", name)
+        else:
+            self._alarms[name] = text
+            log.error("alarm=%s reason=%r", name, text)
+
+    def _supervisor(self, *lanes: Lane) -> Supervisor:
+        settings, rng = self.config.supervisor, random.Random()
+        return Supervisor(
+            lanes, lambda: Backoff(rng, settings.revive_first_s, settings.revive_cap_s), self._clock.mono_s
+        )
+
+    def _looking(self, pipelines: tuple[Pipeline, ...], store: Store) -> Iterator[Lane]:
+        for name, source in self._sources.items():
+            mine = [p for p in pipelines if p.config.source == name]
+            inboxes = [Inbox(*inbox_limits(source)) for _ in mine]
+            if mine:
+                yield Lane(f"capture:{name}", self._capture(name, source, inboxes).run, LOOK_DEADLINE_S)
+            for pipeline, inbox in zip(mine, inboxes, strict=True):
+                self._meters.watch_inbox(pipeline.config.name, inbox)
+                lane = PipelineLane(pipeline, inbox, store.accept, self._meters)
+                yield Lane(f"pipeline:{pipeline.config.name}", lane.run, LOOK_DEADLINE_S)
+
+    def _capture(self, name: str, source: SourceConfig, inboxes: list[Inbox]) -> CaptureLane:
+        def opened(first_seq: int) -> Source:
+            return open_source(name, source, self._clock, first_seq)
+
+        return CaptureLane(name, opened, EndOfStream, inboxes, self._meters)
+
+    def _serving(
+        self, made: Assembled, store: Store, uplink: Uplink, supervisors: tuple[Supervisor, ...]
+    ) -> Iterator[Lane]:
+        def status(_request: Mapping[str, Any]) -> dict[str, Any]:
+            return self._status(made, store, uplink, supervisors)
+
+        control = ControlServer(self.config.paths.socket, {"status": status})
+        yield Lane("control", control.run)
+        if self.config.metrics.listen is not None:
+            from agent.exposition import Exposition
+
+            yield Lane("metrics", Exposition(self.config.metrics, self._registry).run)
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def _watch(self, leave: threading.Event, supervisors: tuple[Supervisor, ...], notifier: Notifier) -> None:
+        """Reconcile, judge, tell systemd, until told to leave."""
+        said: Health | None = None
+        fed_s = -1e9
+        while not leave.is_set():
+            health = judge([s for it in supervisors for s in it.reconcile()], self._broken | self._alarms)
+            if health != said:
+                self._tell(health, notifier, first=said is None)
+                said = health
+            now_s = self._clock.mono_s()
+            if notifier.feed_s and health.status != "unhealthy" and now_s - fed_s >= notifier.feed_s - TURN_S:
+                notifier.watchdog()
+                fed_s = now_s
+            leave.wait(TURN_S)
+
+    def _tell(self, health: Health, notifier: Notifier, *, first: bool) -> None:
+        words = f"{health.status}: {'; '.join(health.reasons) or 'all lanes run'}"
+        (notifier.ready if first else notifier.status)(words)
+        log.log(logging.INFO if health.status == "ok" else logging.WARNING, "health=%s", words)
+
+    def _status(
+        self, made: Assembled, store: Store, uplink: Uplink, supervisors: tuple[Supervisor, ...]
+    ) -> dict[str, Any]:
+        lanes = [state for it in supervisors for state in it.states()]
+        health = judge(lanes, self._broken | self._alarms)
+        return {
+            "version": __version__,
+            "device": f"{self.config.device.site}/{self.config.device.name}",
+            "up_s": self._clock.mono_s() - self._start_s,
+            "health": health.status,
+            "reasons": health.reasons,
+            "lanes": [asdict(lane) for lane in lanes],
+            "pipelines": {p.config.name: self._pipeline_status(p) for p in made.pipelines},
+            "outbox": store.stats(),
+            "uplink": uplink.stats(),
+        }
+
+    def _pipeline_status(self, pipeline: Pipeline) -> dict[str, Any]:
+        made: dict[str, Any] = self._meters.tally(pipeline.config.name)
+        if pipeline.runner is not None:
+            made |= {
+                "model": asdict(pipeline.runner.model),
+                "runtime": pipeline.runner.runtime,
+                "used": pipeline.runner.used,
+                "fallbacks": [f"{f.asked}: {f.reason}" for f in pipeline.runner.fallbacks],
+            }
+        return made

@@ -1,0 +1,93 @@
+"""`limpet check`: is everything in order, without starting anything?"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.assembly import Shelf, assemble
+from agent.cli.status import DEFAULT_CONFIG
+from agent.clock import SystemClock
+from agent.config import Config, load_config, load_pipelines, load_sources
+from agent.envelope.setup import batch_zip, make_sealer
+from agent.errors import LimpetError
+from agent.mqtt.protect import context, password
+from agent.settings.uplink import UplinkConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `problem` is empty when it is in order."""
+
+    what: str
+    problem: str = ""
+
+
+def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the command."""
+    parser = sub.add_parser("check", help="check configuration, pipelines, models and keys")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="limpet.toml (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON object per thing looked at")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is in order and what is not; 2 when anything is not."""
+    wrong = 0
+    for finding in look(args.config):
+        wrong += bool(finding.problem)
+        if args.json:
+            print(json.dumps({"what": finding.what, "ok": not finding.problem, "problem": finding.problem}))
+        else:
+            wrong_words = f"WRONG   {finding.what}\n{_indent(finding.problem)}"
+            print(wrong_words if finding.problem else f"ok      {finding.what}")
+    return 2 if wrong else 0
+
+
+def look(path: Path) -> Iterator[Finding]:
+    """Look at everything that the agent would use. Raises ConfigError when limpet.toml itself is wrong."""
+    config = load_config(path)
+    yield Finding(f"configuration {path}")
+    sources, bad_sources = load_sources(config, path)
+    yield from (Finding(f"source {name}") for name in sources)
+    yield from _problems("source", bad_sources)
+    yield from _pipelines(config, tuple(sources))
+    yield _try("keys", lambda: make_sealer(config.envelope, config.device.site, config.device.name))
+    yield _try("compression", lambda: batch_zip(config.envelope))
+    yield _try("uplink's files", lambda: _uplink_files(config.uplink))
+
+
+def _pipelines(config: Config, sources: tuple[str, ...]) -> Iterator[Finding]:
+    files, bad_files = load_pipelines(config.paths.pipelines)
+    shelf = Shelf(config.models, config.cache, SystemClock())
+    try:
+        made = assemble(files, sources, shelf)
+        for pipeline in made.pipelines:
+            model = f" with {pipeline.model.name} {pipeline.model.version}" if pipeline.model else ""
+            yield Finding(f"pipeline {pipeline.config.name}{model}")
+    finally:
+        shelf.close()
+    yield from _problems("pipeline", {**bad_files, **made.broken})
+
+
+def _uplink_files(config: UplinkConfig) -> None:
+    if config.tls:
+        context(config)
+    if config.password_file is not None:
+        password(config.password_file)
+
+
+def _problems(kind: str, problems: Mapping[str, str]) -> Iterator[Finding]:
+    yield from (Finding(f"{kind} {name}", why) for name, why in problems.items())
+
+
+def _try(what: str, work: Callable[[], object]) -> Finding:
+    try:
+        work()
+    except LimpetError as exc:
+        return Finding(what, str(exc))
+    return Finding(what)
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"        {line}" for line in text.splitlines())

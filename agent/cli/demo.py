@@ -1,0 +1,145 @@
+"""`limpet demo`: a broker, an agent and a reader on this machine, and what the reader sees, live.
+
+Everything lies in a temporary folder and is gone afterwards; the keys are made at the start. The events on the screen
+have gone the whole way: model, outbox, seal, TLS, broker, TLS, signature, decryption.
+"""
+
+import argparse
+import contextlib
+import datetime as dt
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent import __version__
+from agent.assembly import FACTORY_MODELS
+from agent.clock import Clock, SystemClock
+from agent.config import load_config, load_reader
+from agent.control import ask
+from agent.demo import board as boards
+from agent.demo import stage
+from agent.demo.broker import BrokerPlan, choose
+from agent.demo.pki import make_keys
+from agent.envelope.setup import make_opener
+from agent.errors import ConfigError, LimpetError
+from agent.reading import Heard, Refused, Said, filters, listen
+
+PIPELINES = Path(__file__).resolve().parent.parent.parent / "pipelines"
+STATUS_S = 1.0
+"""How often the agent is asked how it is, seconds."""
+STOP_S = 15.0
+"""Time the agent has to end, seconds."""
+
+
+def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the command."""
+    parser = sub.add_parser("demo", help="broker, agent and live view on this machine")
+    parser.add_argument("duration", nargs="?", default="", metavar="20s", help="end after this time (s, m or h)")
+    parser.add_argument("--broker", choices=("auto", "mosquitto", "amqtt"), default="auto", help="broker to start")
+    parser.add_argument("--lines", action="store_true", help="plain lines instead of a page")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show events until Ctrl-C or the end of the time; 1 when none arrived or the agent died."""
+    for_s = _seconds(args.duration)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with tempfile.TemporaryDirectory(prefix="limpet-demo-") as name:
+        return _show(Path(name), args, for_s, stop)
+
+
+def _show(folder: Path, args: argparse.Namespace, for_s: float | None, stop: threading.Event) -> int:
+    clock = SystemClock()
+    print("looking for a camera, a microphone and sensors ...", flush=True)
+    parts = tuple(stage.find_parts(PIPELINES, FACTORY_MODELS, clock))
+    keys = make_keys(folder / "keys", dt.datetime.now(dt.UTC))
+    plan = BrokerPlan(folder / "broker", keys, stage.accounts())
+    with choose(plan, args.broker) as broker:
+        config_path = stage.write_agent(folder, keys, broker, parts, FACTORY_MODELS)
+        reader = load_reader(stage.write_reader(folder, keys, broker))
+        board = boards.Board(
+            device=f"{stage.SITE}/{stage.DEVICE} (limpet {__version__})",
+            broker=broker.words,
+            protection="COSE_Encrypt0 under an epoch key, HPKE to this reader, signed by the device",
+            sources={part.source: part.words for part in parts},
+        )
+        with _agent(config_path, folder / "agent.log") as child:
+            heard = listen(reader.broker, "limpet-demo-reader", make_opener(reader.reader), filters(), stop, clock)
+            ticks = _ticks(heard, board, child, load_config(config_path).paths.socket, clock)
+            view = boards.Lines(board) if args.lines or not sys.stdout.isatty() else boards.Page(board)
+            until_s = clock.mono_s() + for_s if for_s is not None else float("inf")
+            with view:
+                for _ in ticks:
+                    view.refresh()
+                    if clock.mono_s() >= until_s:
+                        break
+            died = child.poll() is not None
+        if died:
+            log = (folder / "agent.log").read_text(errors="replace")
+            raise ConfigError("the agent ended by itself; its last lines were:\n" + "\n".join(log.splitlines()[-8:]))
+    print(f"{board.total} events came back decrypted, {board.gaps} gaps, {board.refused} messages refused", flush=True)
+    return 0 if board.total else 1
+
+
+def _ticks(
+    heard: Iterator[Said | None], board: boards.Board, child: "subprocess.Popen[bytes]", socket: Path, clock: Clock
+) -> Iterator[None]:
+    """Fill the board with what is heard and with the agent's own word; ends when the agent does."""
+    asked_s = -STATUS_S
+    for said in heard:
+        if isinstance(said, Heard):
+            _take(board, said, clock.wall_s())
+        elif isinstance(said, Refused):
+            board.refused += 1
+        if clock.mono_s() - asked_s >= STATUS_S:
+            asked_s = clock.mono_s()
+            with contextlib.suppress(LimpetError):  # not up yet
+                board.status = ask(socket, "status")
+        if child.poll() is not None:
+            return
+        yield
+
+
+def _take(board: boards.Board, heard: Heard, now_wall_s: float) -> None:
+    opened = heard.opened
+    if opened.place == "status":
+        board.state = str(opened.body.get("state", opened.body.get("status", "unknown")))
+    for event in opened.events:
+        latency_ms = (now_wall_s - event.draft.t_wall_s) * 1e3
+        board.take(boards.Arrival(event, heard.topic, opened.sealed, latency_ms, len(opened.events)))
+
+
+@contextlib.contextmanager
+def _agent(config: Path, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """The agent as a child process, stopped on the way out."""
+    with log.open("wb") as sink:
+        command = [sys.executable, "-P", "-m", "agent", "run", "--config", str(config)]
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True)
+        try:
+            yield child
+        finally:
+            child.terminate()
+            try:
+                child.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def _seconds(text: str) -> float | None:
+    """ "20s", "2m", "1h" or bare seconds; None for no limit. Raises ConfigError."""
+    if not text:
+        return None
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1])
+    try:
+        value = float(text[:-1] if unit else text) * (unit or 1)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e7:
+        raise ConfigError(f"{text!r} is no time: write one such as 20s, 2m or 1h")
+    return value

@@ -1,0 +1,110 @@
+"""What commands print: lines by docs/cli.schema.json, exit statuses, errors that say what to do."""
+
+import json
+
+import jsonschema
+import pytest
+
+from tests.agents import MODELS, PIPELINES, ROOT, limpet
+
+SCHEMA = json.loads((ROOT / "docs" / "cli.schema.json").read_text())
+VIBRATION = MODELS / "vibration"
+
+
+def _run(*words, status=0):
+    child = limpet(*words)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == status, f"{out}\n{err}"
+    assert "Traceback" not in err
+    return out, err
+
+
+def _lines(out, kind):
+    part = {"$defs": SCHEMA["$defs"], "$ref": f"#/$defs/{kind}"}
+    lines = [json.loads(line) for line in out.splitlines()]
+    for line in lines:
+        jsonschema.validate(line, part)
+    return lines
+
+
+def test_infer_prints_a_line_per_file_and_fails_when_one_does(tmp_path):
+    """A failed input still prints its line; the others are not disturbed."""
+    (tmp_path / "empty.csv").write_text("")
+    good = VIBRATION / "golden" / "imbalance.csv"
+    out, _ = _run("infer", VIBRATION, good, tmp_path / "empty.csv", tmp_path / "none.csv", good, "--json", status=1)
+    lines = _lines(out, "infer")
+    assert [("error" in line) for line in lines] == [False, True, True, False]
+    assert [f["label"] for f in lines[0]["findings"]] == ["anomaly"]
+    assert lines[0]["findings"] == lines[3]["findings"]
+    assert "none.csv" in lines[2]["error"]
+
+
+def test_infer_gives_raw_outputs_when_asked():
+    """Dtype, shape and row-major data of every port."""
+    out, _ = _run("infer", VIBRATION, VIBRATION / "golden" / "healthy.csv", "--json", "--outputs")
+    [line] = _lines(out, "infer")
+    assert line["outputs"]["y"]["dtype"] == "uint8"
+    assert line["outputs"]["y"]["shape"] == [1, 32]
+    assert len(line["outputs"]["y"]["data"]) == 32
+    assert line["cache"] == "miss"
+
+
+def test_infer_for_people_names_what_was_found():
+    """Without --json one readable line per file."""
+    out, _ = _run("infer", VIBRATION, VIBRATION / "golden" / "looseness.csv")
+    assert "looseness.csv: anomaly" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["infer", "/nonexistent", "x.png"], 2, "model.toml: the manifest cannot be read"),
+        (["infer", VIBRATION, VIBRATION / "demo.csv", "--threads", "0"], 2, "--threads 0"),
+        (["replay", "--pipeline", "no.toml", "x.csv"], 2, "no.toml: cannot be read"),
+        (["replay", "--pipeline", PIPELINES / "machine.toml", "none.csv"], 1, "none.csv"),
+        (["check", "--config", "none.toml"], 2, "none.toml: cannot be read"),
+        (["status", "--config", "none.toml"], 2, "none.toml"),
+        (["watch", "--reader", "none.toml"], 2, "none.toml: cannot be read"),
+        (["demo", "soon"], 2, "'soon' is no time"),
+    ],
+)
+def test_errors_say_what_and_which(words, status, said):
+    """One line on stderr, an exit status by who must act, never a traceback."""
+    _, err = _run(*words, status=status)
+    assert said in err
+
+
+def test_usage_errors_exit_with_2():
+    """As the shell's users expect."""
+    _, err = _run("fly", status=2)
+    assert "invalid choice" in err
+
+
+def test_replay_prints_every_window_in_order_and_its_events():
+    """As fast as possible, nothing dropped, numbered from 0; the demo's anomaly is told once each way."""
+    out, _ = _run("replay", "--pipeline", PIPELINES / "vibration.toml", VIBRATION / "demo.csv", "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    results = _lines("\n".join(line for line in out.splitlines() if '"result"' in line), "result")
+    events = _lines("\n".join(line for line in out.splitlines() if '"type": "event"' in line), "replayed_event")
+    assert len(results) + len(events) == len(lines)
+    assert [r["seq"] for r in results] == list(range(len(results)))
+    assert [e["kind"] for e in events] == ["appears", "clears"]
+    assert [r["t_s"] for r in results] == sorted(r["t_s"] for r in results)
+
+
+def test_replay_gives_the_same_events_each_time():
+    """Rules run on stream time: a recording is a test."""
+    words = ("replay", "--pipeline", PIPELINES / "vibration.toml", VIBRATION / "demo.csv", "--json")
+    runs = [_run(*words)[0] for _ in range(2)]
+    events = [[line for line in run.splitlines() if '"type": "event"' in line] for run in runs]
+    assert events[0] == events[1]
+
+
+def test_a_pipeline_is_replayed_by_its_configured_name(tmp_path):
+    """With --config the name of a pipeline is enough."""
+    config = tmp_path / "limpet.toml"
+    config.write_text(f'schema = 1\n[paths]\npipelines = ["{PIPELINES}"]\n[envelope]\nmode = "plain"\n')
+    out, _ = _run("replay", "--config", config, "--pipeline", "vibration", VIBRATION / "demo.csv")
+    assert out.count("EVENT") == 2
+    _, err = _run("replay", "--config", config, "--pipeline", "nothing", VIBRATION / "demo.csv", status=2)
+    assert "there are" in err
