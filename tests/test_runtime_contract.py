@@ -134,6 +134,14 @@ def test_a_scale_that_is_not_the_files_is_refused(tmp_path, old, new, words):
         open_model(load_manifest(tmp_path))
 
 
+def test_a_port_with_a_scale_per_channel_is_refused(tmp_path):
+    """One scale and one zero point per port is what the manifest can say, so anything else is refused, not guessed."""
+    path = write_model(tmp_path, "copy", "tflite", dtype="int8", scales=(0.1, 0.2, 0.3, 0.4))
+    (tmp_path / "model.toml").write_text(manifest_text(path, "copy", dtype="int8"))
+    with pytest.raises(ModelError, match="tensor 'x' has 4 scales, one per channel"):
+        open_model(load_manifest(tmp_path))
+
+
 def test_an_input_that_the_manifest_forgets_is_refused(tmp_path, form):
     """Every input of the graph must be described."""
     path = write_model(tmp_path, "total", form)

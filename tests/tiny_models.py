@@ -18,10 +18,13 @@ ADD_IN, ADD_OUT = (0.5, -3), (1.0, 5)
 """Scale and zero point of `add`."""
 
 
-def write_model(folder, kind, model_format, *, dtype="float32", shape=(1, 4), open_batch=False):
-    """Write the model file into `folder`; returns its path."""
+def write_model(folder, kind, model_format, *, dtype="float32", shape=(1, 4), open_batch=False, scales=()):
+    """Write the model file into `folder`; returns its path. `scales`: one per channel of a TFLite input `x`."""
     path = folder / f"{kind}.{model_format}"
-    made = {"onnx": _onnx, "tflite": _tflite}[model_format](kind, dtype, tuple(shape), open_batch)
+    if model_format == "tflite":
+        made = _tflite(kind, dtype, tuple(shape), open_batch, scales)
+    else:
+        made = _onnx(kind, dtype, tuple(shape), open_batch)
     path.write_bytes(made)
     path.chmod(0o644)
     folder.chmod(0o755)
@@ -93,11 +96,15 @@ _LITE_DTYPES = {
 }  # fmt: skip
 
 
-def _tflite(kind, dtype, shape, open_batch):
+def _tflite(kind, dtype, shape, open_batch, scales):
     quantised = {"x": ADD_IN, "y": ADD_OUT} if kind == "add" else {}
     names = ["x", "y"] if kind != "total" else ["x", "h", "y", "hn"]
     tensors = [_tensor(n, "int8" if kind == "add" else dtype, shape, open_batch, quantised.get(n)) for n in names]
     at = names.index
+    if scales:
+        tensors[0].quantization = lite.QuantizationParametersT()
+        tensors[0].quantization.scale, tensors[0].quantization.zeroPoint = list(scales), [0] * len(scales)
+        tensors[0].quantization.quantizedDimension = len(shape) - 1
     steps = {
         "copy": [([at("x")], [at("y")])],
         "add": [([at("x"), at("x")], [at("y")])],
