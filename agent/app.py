@@ -33,10 +33,12 @@ from agent.lanes import CaptureLane, PipelineLane
 from agent.logs import configure as configure_logs
 from agent.meters import Meters, numbers
 from agent.metrics import Registry
+from agent.mqtt import Link
 from agent.notify import Notifier
 from agent.pipeline import Pipeline, config_digest
 from agent.settings.capture import SourceConfig
 from agent.store import Store
+from agent.store.looking import handlers
 from agent.supervisor import Lane, Supervisor
 from agent.uplink import Uplink
 from agent.uplink.conversation import Subject
@@ -128,8 +130,9 @@ class App:
             "limpet_delivery_seconds", "From the sample to the broker's acknowledgement, live events.", ["stream"]
         )
         uplink = Uplink(
-            config.uplink, subject, store, sealer, self._clock, lambda stream, s: delivered.at(stream).observe(s)
-        )
+            config.uplink, subject, store, sealer, self._clock, lambda stream, s: delivered.at(stream).observe(s),
+            open_link=Link,
+        )  # fmt: skip
         self._meters.watch_numbers("uplink", "Uplink, since the start.", lambda: numbers(uplink.stats()))
         self._meters.watch_numbers("outbox", "Outbox; bytes unless named otherwise.", lambda: numbers(store.stats()))
         return uplink
@@ -183,7 +186,7 @@ class App:
         def status(_request: Mapping[str, Any]) -> dict[str, Any]:
             return self._status(made, store, uplink, supervisors)
 
-        control = ControlServer(self.config.paths.socket, {"status": status})
+        control = ControlServer(self.config.paths.socket, {"status": status, **handlers(store)})
         yield Lane("control", control.run)
         if self.config.metrics.listen is not None:
             from agent.exposition import Exposition

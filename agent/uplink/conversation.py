@@ -38,7 +38,8 @@ ROOM = 512
 class Sealing(Protocol):
     """Turns payloads into messages; belongs to the thread that uses it first."""
 
-    batches: bool
+    @property
+    def batches(self) -> bool: ...
 
     def current_envelope(self) -> KeyEnvelope | None: ...
     def seal(self, message_type: MessageType, stream: str, payload: bytes, zip_: Zip = Zip.NONE) -> bytes: ...

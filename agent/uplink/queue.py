@@ -7,6 +7,7 @@ their time has come.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,7 +39,7 @@ class Source(Protocol):
     def last_n(self) -> int: ...
     @property
     def rewinds(self) -> int: ...
-    def take(self, after: int, limit: int, upto: int | None = None) -> "list[Entry] | None": ...
+    def take(self, after: int, limit: int, upto: int | None = None) -> Sequence[Entry] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ class Queue:
                 self.again(now_s + self._config.refusal_wait_s)
         return None
 
-    def _take(self, after: int, limit: int, upto: int | None) -> list[Entry] | None:
+    def _take(self, after: int, limit: int, upto: int | None) -> Sequence[Entry] | None:
         entries = self._source.take(after, limit, upto)
         self.busy = entries is None
         return entries
@@ -179,7 +180,7 @@ class Queue:
             return False
         return True
 
-    def _grouped(self, entries: list[Entry]) -> list[Group]:
+    def _grouped(self, entries: Sequence[Entry]) -> list[Group]:
         """Group by stream, keeping each stream's order; gap records travel alone and keep their place."""
         made: list[Group] = []
         open_: dict[str, list[Entry]] = {}
