@@ -118,7 +118,8 @@ def _interop_python():
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
         pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
-        done = subprocess.run([*pip, "--require-hashes", "-r", str(lock)], capture_output=True, text=True, timeout=120, check=False)
+        pip += ["--require-hashes", "-r", str(lock)]
+        done = subprocess.run(pip, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
             pytest.skip(f"pip cannot fetch tools/locks/interop.txt: {done.stderr.strip().splitlines()[-1]}")
         (folder / "ready").touch()

@@ -1,9 +1,11 @@
 // A reader of docs/wire-format.md in another language, written from that page alone: node and WebCrypto, nothing else.
 // node wire_decoder.mjs VECTORS.json  prints one JSON line per vector: {"name", "opened": [...]} or {"name", "refused": why}.
+import { webcrypto } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { isDeepStrictEqual } from "node:util";
+import { inflateRawSync } from "node:zlib";
 
-const subtle = globalThis.crypto.subtle;
+const subtle = webcrypto.subtle;
 const utf8 = (text) => new TextEncoder().encode(text);
 const hex = (text) => Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 const toHex = (bytes) => Buffer.from(bytes).toString("hex");
@@ -153,11 +155,10 @@ function tailOf(topic) {
 
 const PLACE = { 1: "e", 2: "e", 3: "gap", 4: "twin", 5: "m", 6: "a", 7: "cmd" };
 
-async function inflate(bytes, zip) {
+function inflate(bytes, zip) {
   if (zip === 0) return bytes;
   if (zip !== 1) refuse("zip is not supported here");
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  return new Uint8Array(inflateRawSync(bytes, { maxOutputLength: 8 * 1024 * 1024 }));
 }
 
 async function envelope(reader, tail, bytes) {
@@ -184,7 +185,7 @@ async function sealed(reader, tail, bytes) {
   const seen = `${toHex(kid)}:${n}`;
   if (reader.seen.has(seen)) refuse("replay");
   reader.seen.add(seen);
-  let payload = await inflate(clear, zip);
+  let payload = inflate(clear, zip);
   if (type === 6 || type === 7) {
     const signed = sign1(payload);
     await believe(reader, signed, epoch.site, epoch.device,

