@@ -15,7 +15,7 @@ lock() { # lock NAME ARGS...
     local out=tools/locks/$1.txt
     shift
     "${uv[@]}" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-        --no-emit-index-url --no-emit-find-links --no-annotate --output-file "$out" pyproject.toml tools/locks/build.in \
+        --no-emit-index-url --no-emit-find-links --no-annotate --output-file "$out" pyproject.toml \
         --constraint tools/locks/constraints.txt "$@"
     if grep -nE 'https?://|^-' "$out"; then
         echo "lock: $out names a URL or an option: a lock holds names, versions and hashes only" >&2
@@ -24,7 +24,7 @@ lock() { # lock NAME ARGS...
     echo "$out: $(grep -cE '^[a-z0-9]' "$out") packages"
 }
 
-lock dev --extra dev --extra demo "$@"
-lock run --extra demo --constraint tools/locks/dev.txt
+lock dev tools/locks/build.in --extra dev --extra demo "$@"
+lock run tools/locks/build.in --extra demo --constraint tools/locks/dev.txt
 lock device --constraint tools/locks/dev.txt
 lock train tools/locks/train.in --constraint tools/locks/dev.txt
