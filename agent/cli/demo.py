@@ -68,7 +68,9 @@ def _show(folder: Path, args: argparse.Namespace, for_s: float | None, stop: thr
             protection="COSE_Encrypt0 under an epoch key, HPKE to this reader, signed by the device",
             sources={part.source: part.words for part in parts},
         )
-        with _agent(config_path, folder / "agent.log") as child:
+        page = stage.write_page(folder, keys, broker)
+        with _agent(config_path, folder / "agent.log") as child, _dashboard(page) as address:
+            board.dashboard = f"{address} with the key {keys.reader.key}" if address else "not built: make dashboard"
             heard = listen(reader.broker, "limpet-demo-reader", make_opener(reader.reader), filters(), stop, clock)
             ticks = _ticks(heard, board, child, load_config(config_path).paths.socket, clock)
             view = boards.Lines(board) if args.lines or not sys.stdout.isatty() else boards.Page(board)
@@ -84,6 +86,23 @@ def _show(folder: Path, args: argparse.Namespace, for_s: float | None, stop: thr
             raise ConfigError("the agent ended by itself; its last lines were:\n" + "\n".join(log.splitlines()[-8:]))
     print(f"{board.total} events came back decrypted, {board.gaps} gaps, {board.refused} messages refused", flush=True)
     return 0 if board.total else 1
+
+
+@contextlib.contextmanager
+def _dashboard(config: Path) -> Iterator[str]:
+    """The browser page, served by a child process; yields its address, empty when the page was not built."""
+    command = [sys.executable, "-P", "-m", "agent", "dashboard", "--config", str(config), "--port", "0"]
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert child.stdout is not None
+    try:
+        yield child.stdout.readline().strip()
+    finally:
+        child.terminate()
+        child.wait(STOP_S)
+        child.stdout.close()
 
 
 def _ticks(

@@ -96,6 +96,18 @@ def write_reader(folder: Path, keys: DemoKeys, broker: Broker) -> Path:
     return _write(folder / "reader.toml", "\n\n".join(tables) + "\n")
 
 
+def write_page(folder: Path, keys: DemoKeys, broker: Broker) -> Path:
+    """Write the browser page's configuration: the broker's WebSocket, the reader's login, the device's key."""
+    page = {
+        "broker": f"ws://127.0.0.1:{broker.websocket_port}",
+        "protocol": broker.protocol,
+        "username": "reader",
+        "password": keys.passwords["reader"].read_text(),
+        "devices": [{"site": SITE, "device": DEVICE, "mode": "sealed", "keys": [keys.device.certificate.read_text()]}],
+    }
+    return _write(folder / "page.json", json.dumps(page))
+
+
 def connection(keys: DemoKeys, broker: Broker, name: str) -> dict[str, str]:
     """How `name` reaches the broker and proves itself: by certificate where it can check one, else by password."""
     made = {"broker": f"mqtts://localhost:{broker.port}", "protocol": broker.protocol, "ca_file": str(keys.authority)}

@@ -1,0 +1,88 @@
+"""What `make run` shows: a real broker, a real agent, events that came back decrypted, on a page or in lines."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from agent.demo.board import Arrival, Board, Lines, draw, plain_line, summary
+from agent.records import Draft, Event
+from tests.agents import limpet
+
+
+def _arrival(kind="appears", body=None, seq=7, sealed=True):
+    draft = Draft("meter", kind, body or {"label": "01234", "score": 0.97, "value": "01234"}, 1.0, 1.0, cache="miss")
+    return Arrival(Event("x", "b", seq, draft), "limpet/v1/demo/here/e/meter", sealed, 12.3)
+
+
+@pytest.mark.parametrize(("broker", "words"), [("mosquitto", "MQTT v5 over TLS"), ("amqtt", "MQTT v3.1.1")])
+def test_the_demo_shows_decrypted_events_from_either_broker(broker, words):
+    """A bounded run ends by itself with exit status 0, says what it uses, and leaves nothing behind."""
+    child = limpet("demo", "14s", "--lines", "--broker", broker)
+    out, err = child.communicate(timeout=90)
+    assert child.returncode == 0, out + err
+    assert words in out
+    assert "no camera here" in out or "camera /dev" in out
+    assert re.search(r"^vibration +appears +anomaly .* sealed", out, re.MULTILINE), out
+    assert re.search(r"(\d+) events came back decrypted, 0 gaps, 0 messages refused", out)
+
+
+def test_the_page_holds_everything_a_person_wants_to_see():
+    """Device, broker, sources, pipelines with their figures, events with their seal, and what is wrong."""
+    board = Board("demo/here", "mosquitto", "COSE", "http://127.0.0.1:1/", {"camera": "a recording"}, "online")
+    board.status = {
+        "pipelines": {
+            "meter": {
+                "model": {"name": "digits", "version": "1.0.0"}, "runtime": "litert", "results": 42, "events": 3,
+                "p50_ms": 1.25, "p99_ms": 2.5, "cached": 4, "gated": 5,
+            }
+        },
+        "outbox": {"events": 1, "pending": 2},
+        "uplink": {"acked_events": 9, "acked_messages": 4},
+        "reasons": ["keywords: no such model"],
+    }  # fmt: skip
+    board.take(_arrival())
+    board.take(_arrival(kind="gap", body={"count": 2, "reason": "budget"}))
+    console = Console(width=150, record=True, file=io.StringIO())
+    console.print(draw(board))
+    text = console.export_text()
+    shown = (
+        "demo/here", "online", "digits 1.0.0", "42", "1.25", "01234", "sealed, verified", "3 waiting",
+        "9 acknowledged in 4 messages", "1 gaps", "! keywords: no such model", "http://127.0.0.1:1/",
+    )  # fmt: skip
+    assert [words for words in shown if words not in text] == []
+
+
+def test_lines_tell_each_event_once(capsys):
+    """Without a terminal: one line per event, none twice."""
+    board = Board("demo/here", "mosquitto", "COSE")
+    with Lines(board) as lines:
+        board.take(_arrival(seq=1))
+        lines.refresh()
+        lines.refresh()
+        board.take(_arrival(seq=2))
+    out = capsys.readouterr().out
+    assert out.count("seq=1") == 1
+    assert out.count("seq=2") == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"label": "yes", "score": 0.5}, "yes score 0.5"),
+        ({"label": "cpu", "value": 12.345, "unit": "%"}, "cpu = 12.3 %"),
+        ({"seen": []}, "nothing seen"),
+        ({"seen": [{"label": "a", "findings": 3, "value": {"mean": 1.5}, "unit": "Cel"}]}, "a x3 mean 1.5 Cel"),
+        ({"count": 4, "reason": "budget"}, "count 4 reason budget"),
+        ({"other": 1}, "other 1"),
+    ],
+)
+def test_a_body_is_summed_up_in_a_few_words(body, words):
+    """Whatever a rule tells has a short form."""
+    assert summary(body) == words
+
+
+def test_a_plain_event_is_marked_as_plain():
+    """Nobody takes cleartext for sealed."""
+    assert " plain " in plain_line(_arrival(sealed=False))
