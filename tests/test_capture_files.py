@@ -142,6 +142,7 @@ def test_npy_is_a_tensor_or_a_series(tmp_path):
     np.save(tmp_path / "a.npy", array)
     (sample,) = _all(tmp_path / "a.npy")
     assert sample.modality == "tensor"
+    assert _all(tmp_path / "a.npy", "audio")[0].modality == "tensor"
     np.testing.assert_array_equal(sample.data, array)
     rows = _all(tmp_path / "a.npy", "series", rows_hz=2)
     np.testing.assert_array_equal([r.data for r in rows], array)

@@ -49,6 +49,7 @@ class V4l2Source(Closing):
             return None
         self._patience.heard()
         if not self._pacer.passes(self._stamp.clock.mono_s()):
+            self._discard()
             return None
         good, frame = self._capture.retrieve()
         if not good or frame is None:
@@ -64,12 +65,18 @@ class V4l2Source(Closing):
         """Give the camera back."""
         self._capture.release()
 
+    def _discard(self) -> None:
+        """Take the frame unconverted: after `waitAny` only `retrieve` makes room for the next one."""
+        self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
+        self._capture.retrieve()
+        self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 1)
+
     def _ask(self, what: int, value: float) -> None:
         if value:
             self._capture.set(what, value)
 
     def _wait(self, timeout_s: float) -> bool:
-        """Wait for a frame and grab it. A camera that was pulled out shows as an error of the poll."""
+        """Wait for a frame. A camera that was pulled out shows as an error of the poll."""
         try:
             ready, _ = cv2.VideoCapture.waitAny([self._capture], int(timeout_s * 1e9))
         except cv2.error as exc:

@@ -229,7 +229,8 @@ def open_recording(config: ReplayConfig) -> Recording:
     cls = Pictures if path.is_dir() else _by_content(path) or _by_name(path, config.modality)
     if cls is Tensor and config.modality == "series":
         cls = TensorRows
-    if config.modality not in ("auto", cls.modality):
+    # an array suits any model that takes its shape: it is given to it as it is
+    if config.modality not in ("auto", cls.modality) and cls is not Tensor:
         raise CaptureError(f"{path}: is {cls.modality}, but {config.modality} is wanted: choose another file or model")
     return cls(config)
 
