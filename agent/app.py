@@ -34,6 +34,7 @@ from agent.logs import configure as configure_logs
 from agent.meters import Meters, numbers
 from agent.metrics import Registry
 from agent.mqtt import Link
+from agent.mqtt.protect import password
 from agent.notify import Notifier
 from agent.pipeline import Pipeline, config_digest
 from agent.settings.capture import SourceConfig
@@ -59,13 +60,16 @@ class App:
     def __init__(self, path: Path) -> None:
         """Read limpet.toml at `path`. Raises ConfigError."""
         self.config = load_config(path)
-        configure_logs(self.config.log, sys.stderr, os.environ)
+        redactor = configure_logs(self.config.log, sys.stderr, os.environ)
+        if self.config.uplink.password_file is not None:
+            redactor.hide(password(self.config.uplink.password_file))
         self._clock = SystemClock()
         self._start_s = self._clock.mono_s()
         self._sources, self._broken = load_sources(self.config, path)
         self._registry = Registry(self.config.metrics.series_limit)
         self._meters = Meters(self._registry)
         self._alarms: dict[str, str] = {}
+        self._uplink: Uplink | None = None
 
     def run(self, notifier: Notifier) -> tuple[str, ...]:
         """Run until SIGTERM or SIGINT; returns the names of lanes that could not be stopped."""
@@ -74,7 +78,7 @@ class App:
             signal.signal(number, lambda *_: leave.set())
         made = self._assemble()
         with self._open_store() as store:
-            uplink = self._make_uplink(store, made)
+            uplink = self._uplink = self._make_uplink(store, made)
             keepers = self._supervisor(
                 Lane("store", store.run, KEEP_DEADLINE_S, essential=True),
                 Lane("uplink", uplink.run, KEEP_DEADLINE_S, essential=True),
@@ -149,13 +153,16 @@ class App:
         }
 
     def _alarm(self, name: str, text: str | None) -> None:
-        """Raise an alarm, or clear it with None; until then it stands in status and health."""
+        """Raise an alarm, or clear it with None; until then it stands in status and health. Readers are told too."""
         if text is None:
             self._alarms.pop(name, None)
             log.info("alarm=%s cleared", name)
         else:
             self._alarms[name] = text
             log.error("alarm=%s reason=%r", name, text)
+        if self._uplink is not None:
+            body = {"active": text is not None, "text": text or "", "t_wall_s": self._clock.wall_s()}
+            self._uplink.post("alarm", name, body)
 
     def _supervisor(self, *lanes: Lane) -> Supervisor:
         settings, rng = self.config.supervisor, random.Random()

@@ -140,6 +140,51 @@ def test_a_stop_takes_less_than_ten_seconds_with_a_lane_stuck_in_c(place, tmp_pa
     assert "stuck=hung" in (tmp_path / "agent.log").read_text()
 
 
+def test_no_secret_reaches_a_log(place, tmp_path):
+    """Neither the broker's password nor a key shows, whatever the level."""
+    config, _ = place.write()
+    place.extra = '[log]\nlevel = "debug"\n'
+    secret = place.keys.passwords["device"].read_text()
+    login = f'username = "device"\npassword_file = "{place.keys.passwords["device"]}"\n'
+    config.write_text(config.read_text().replace("[uplink]", f"[uplink]\n{login}") + place.extra)
+    with running(config, tmp_path / "agent.log"):
+        status(place.socket, lambda s: s["uplink"]["acked_events"] >= 1)
+    log = (tmp_path / "agent.log").read_text()
+    assert "ready" in log or "health" in log
+    assert secret not in log
+    assert "PRIVATE KEY" not in log
+
+
+def test_a_full_disk_raises_an_alarm_that_readers_see(tmp_path):
+    """The agent goes on looking; status degrades; the alarm arrives sealed and signed."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a small disk here: needs root")
+    try:
+        with site(tmp_path) as made:
+            (tmp_path / "count.toml").write_text(COUNTING.replace("0.05", "0.02"))
+            (tmp_path / "rows.csv").write_text("t,x\n" + "".join(f"{i / 100:.2f},{i % 7}\n" for i in range(500)))
+            made.add("rows", tmp_path / "count.toml", kind="replay", path=str(tmp_path / "rows.csv"), loop=True)
+            config, reader = made.write()
+            config.write_text(config.read_text().replace(str(tmp_path / "outbox"), str(disk / "outbox")))
+            (disk / "filler").write_bytes(bytes(900 * 1024))
+            watcher = limpet("watch", "--reader", reader, "--for", 20, "--json")
+            with running(config, tmp_path / "agent.log"):
+                said = status(made.socket, lambda s: s["health"] == "degraded", 30)
+                status(made.socket, lambda s: s["pipelines"]["count"]["events"] > 20, 30)
+                (disk / "filler").unlink()
+                status(made.socket, lambda s: s["health"] == "ok", 60)
+            lines = [json.loads(line) for line in watcher.communicate(timeout=60)[0].splitlines()]
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    assert any("store" in reason for reason in said["reasons"])
+    alarms = [line for line in lines if line["type"] == "alarm" and line["body"]["active"]]
+    assert alarms
+    assert "full" in alarms[0]["body"]["text"] or "space" in alarms[0]["body"]["text"]
+
+
 def test_a_clean_stop_is_quick_and_loses_nothing(place, tmp_path):
     """SIGTERM: exit status 0, and the next start finds no gap."""
     config, _ = place.write()

@@ -38,5 +38,7 @@ def _lines(status: dict[str, Any]) -> list[str]:
         lines.append(f"  pipeline {name}: {eyes}, {pipeline['results']} results, {pipeline['events']} events")
         lines += [f"    fallback: {reason}" for reason in pipeline.get("fallbacks", ())]
     lines.append("  outbox " + ", ".join(f"{key} {value}" for key, value in status["outbox"].items()))
+    if not status["uplink"]["refusals_reported"]:
+        lines.append("  MQTT 3.1.1: the broker cannot report messages that its access list refuses: such are lost")
     lines.append("  uplink " + ", ".join(f"{key} {value}" for key, value in status["uplink"].items()))
     return lines
