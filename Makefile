@@ -12,10 +12,12 @@ help: ## this list
 
 run: ## broker, agent and live events, until Ctrl-C or for FOR=20s
 	@tools/env.sh run
-	@$(BIN)/limpet demo $(FOR)
+	@$(BIN)/python tools/build_dashboard.py || echo "without the browser page; the terminal view needs nothing of it"
+	@$(BIN)/limpet demo $(if $(FOR),--for $(FOR))
 
 test: ## the whole test suite; PYTEST="tests/test_x.py -x" chooses, JOBS=1 runs it in one process
 	@tools/env.sh dev
+	@$(BIN)/python tools/build_dashboard.py
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST)
 
 lint: ## ruff and mypy
