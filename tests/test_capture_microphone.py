@@ -87,7 +87,7 @@ def test_a_microphone_hears_the_tone_that_is_played(pulse, config, tmp_path):
     (tmp_path / "tone").write_bytes(tone.astype("<i2").tobytes())
     player = ["pacat", "--playback", "--raw", "--rate=48000", "--channels=1", "--format=s16le", str(tmp_path / "tone")]
     with subprocess.Popen(player, env=env, stderr=subprocess.DEVNULL) as speaker:
-        with _listen(env, 25, **config) as listener:
+        with _listen(env, 18, **config) as listener:
             heard = _heard(listener)
         speaker.kill()
     assert heard["error"] == ""

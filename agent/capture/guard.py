@@ -1,7 +1,8 @@
 """Runs a command that must not outlive the agent: `guard.py PARENT_PID PROGRAM ARGUMENTS...`, a file of its own.
 
-Asks the kernel for SIGKILL when the parent goes (PR_SET_PDEATHSIG survives exec), then becomes the command. This
-cannot happen between fork and exec inside the agent: code there may deadlock in a process that has threads. What the
+Asks the kernel for SIGKILL when the parent goes (PR_SET_PDEATHSIG survives exec), then becomes the command. To the
+kernel the parent is the thread that started it: a source is opened and read in one lane, and ends with it. This cannot
+happen between fork and exec inside the agent: code there may deadlock in a process that has threads. What the
 command itself starts is not covered: it dies of a broken pipe when it writes, or with the unit's control group.
 """
 

@@ -25,6 +25,7 @@ _CREDENTIALS_LIMIT_BYTES = 1024
 _LIVE = ("-fflags", "nobuffer", "-flags", "low_delay", "-analyzeduration", "500000")
 """Start after half a second of looking at the stream instead of five, and hold no frame back."""
 _TIMED = ("rtsp", "rtsps", "rtmp", "srt")
+_FFMPEG_GRACE_S = 0.5  # enough to take leave of a camera that answers; one that hangs gets no more
 _Y4M_RATE = 25  # any: frames are numbered, so that ffmpeg neither repeats nor drops one to hold a rate
 
 
@@ -121,10 +122,10 @@ def open_exec(config: ExecConfig, stamp: Stamp) -> Source:
 def open_url(config: UrlConfig, stamp: Stamp) -> Source:
     """Start ffmpeg on the URL of `config`. Raises CaptureError."""
     patience = Patience(stamp.clock, config.open_timeout_s, config.read_timeout_s)
-    child = _start(ffmpeg_command(config), 1.0, may_end=False)
+    mono = _mono(config.url, PcmFormat(rate_hz=config.rate_hz), "mix", config.rate_hz, config.chunk_s)
+    child = _start(ffmpeg_command(config), _FFMPEG_GRACE_S, may_end=False)
     child.thing = config.url
     if config.modality == "audio":
-        mono = _mono(config.url, PcmFormat(rate_hz=config.rate_hz), "mix", config.rate_hz, config.chunk_s)
         return SoundSource(child, mono, config.rate_hz, patience, stamp)
     pacer = Pacer(0 if _is_timed(config.url) else config.fps)
     return FrameSource(child, Y4mFrames(config.max_megapixels), pacer, patience, stamp)

@@ -24,6 +24,7 @@ class LineFormat:
     """How a line of text becomes a row of numbers."""
 
     format: Literal["csv", "json"] = "csv"
+    """csv: values between separators; json: one object, or one list, per line."""
     columns: Annotated[tuple[str, ...], Range(0, 256)] = ()
     """Names of the values, in order. csv: names of the columns (empty: taken from the header line, else c0, c1 ...).
     json: the keys to take (empty: the numeric keys of the first line)."""
@@ -33,6 +34,7 @@ class LineFormat:
     """Column that holds the time (seconds or ISO 8601).
     Empty: a column called time, t, ts, time_s or timestamp, if there is one."""
     separator: Annotated[str, Range(1, 1)] = ","
+    """csv: the character between values."""
     max_line_bytes: Annotated[int, Range(16, 1 << 20)] = 4096
     """A longer line is skipped and counted."""
 
@@ -42,8 +44,11 @@ class PcmFormat:
     """What raw audio bytes mean."""
 
     encoding: Encoding = "s16le"
+    """Width and kind of a value, least significant byte first."""
     rate_hz: Annotated[int, Range(100, 768_000)] = 16000
+    """Frames per second."""
     channels: Annotated[int, Range(1, 64)] = 1
+    """Values per frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +61,13 @@ class V4l2Config:
     width: Size = 0
     """Pixels asked of the driver, 0 = its own choice. The driver may deliver another size."""
     height: Size = 0
+    """Pixels asked of the driver, 0 = its own choice."""
     fourcc: Annotated[str, Match(r"|[A-Za-z0-9 ]{4}", "empty or four characters such as MJPG or YUYV")] = ""
     """Pixel format asked of the driver; many USB cameras reach their full rate only with MJPG."""
     fps: Fps = 0.0
     """At most so many frames per second are delivered, 0 = all."""
     max_megapixels: Megapixels = 64.0
+    """A larger frame is refused, megapixels."""
     read_timeout_s: Timeout = 5.0
     """Without a frame for so long the camera counts as broken and is opened again."""
 
@@ -77,9 +84,11 @@ class UrlConfig:
     credentials_file: Path | None = None
     """File with one line USER:PASSWORD, readable by the agent only."""
     modality: Literal["image", "audio"] = "image"
+    """What to take from the stream: pictures or sound."""
     width: Size = 0
     """Width delivered, pixels; the child scales. 0 = as sent, or in proportion to `height`."""
     height: Size = 0
+    """Height delivered, pixels; 0 = as sent, or in proportion to `width`."""
     fps: Fps = 0.0
     """At most so many frames per second leave the child, 0 = all."""
     ffmpeg: str = "ffmpeg"
@@ -87,13 +96,17 @@ class UrlConfig:
     input_options: tuple[str, ...] = ()
     """Options in front of the URL, e.g. hardware decoding. Replaces nothing, comes last and so wins."""
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    """RTSP only: udp spares a little delay and loses frames on a bad network."""
     chunk_s: Annotated[float, Range(0.01, 5)] = 0.1
     """Audio only: seconds per sample."""
     rate_hz: Annotated[int, Range(1000, 192_000)] = 16000
     """Audio only: rate delivered."""
     max_megapixels: Megapixels = 64.0
+    """A larger frame is refused, megapixels."""
     open_timeout_s: Timeout = 15.0
+    """Seconds until the first sample."""
     read_timeout_s: Timeout = 10.0
+    """Seconds between samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +119,13 @@ class ExecConfig:
     output: Literal["frames", "y4m", "pcm", "lines"] = "frames"
     """frames: raw pictures of `width` x `height` in `pix_fmt`; y4m: YUV4MPEG2, which carries its size;
     pcm: sound; lines: text."""
+    """pcm: what the bytes mean."""
     pix_fmt: PixFmt = "bgr24"
+    """frames: how the bytes of a picture lie, in ffmpeg's names."""
     width: Size = 0
+    """frames: pixels."""
     height: Size = 0
+    """frames: pixels."""
     fps: Fps = 0.0
     """At most so many frames per second are delivered, 0 = all."""
     pcm: PcmFormat = PcmFormat()
@@ -119,11 +136,15 @@ class ExecConfig:
     chunk_s: Annotated[float, Range(0.01, 5)] = 0.1
     """Sound: seconds per sample."""
     lines: LineFormat = LineFormat()
+    """lines: what they hold."""
     on_exit: Literal["reopen", "end"] = "reopen"
     """When the command exits with status 0: start it again, or take it as the end of the recording."""
     max_megapixels: Megapixels = 64.0
+    """A larger frame is refused, megapixels."""
     open_timeout_s: Timeout = 15.0
+    """Seconds until the first sample."""
     read_timeout_s: Timeout = 10.0
+    """Seconds between samples."""
     stop_grace_s: Annotated[float, Range(0, 10)] = 1.0
     """Seconds between SIGTERM and SIGKILL when the command has to go."""
 
@@ -142,12 +163,15 @@ class MicrophoneConfig:
     capture_rate_hz: Annotated[int, Range(0, 768_000)] = 0
     """Rate asked of the device, 0 = the delivered rate if the device can, else its own."""
     channels: Annotated[int, Range(1, 64)] = 1
+    """Channels asked of the device."""
     channel: Mix = "mix"
     """Which channel, counted from 0, or "mix" for the mean of all."""
     rate_hz: Annotated[int, Range(1000, 192_000)] = 16000
     """Rate delivered."""
     chunk_s: Annotated[float, Range(0.01, 5)] = 0.1
+    """Seconds per sample."""
     read_timeout_s: Timeout = 5.0
+    """Without sound for so long, seconds, the microphone counts as broken and is opened again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +179,13 @@ class SysfsChannel:
     """One number that the kernel shows as a file."""
 
     name: str
+    """Name of the channel."""
     path: str
     """Absolute path; * and ? allowed, the first match counts (hwmon numbers change from boot to boot)."""
     unit: str = "1"
     """UCUM unit of the value after scaling."""
     scale: float = 1.0
+    """Factor, see `offset`."""
     offset: float = 0.0
     """Value = (number in the file + offset) * scale."""
 
@@ -172,7 +198,9 @@ class SysfsConfig:
     channels: Annotated[tuple[SysfsChannel, ...], Range(0, 256)] = ()
     """Empty: every hwmon, thermal and IIO value of this machine."""
     interval_s: Annotated[float, Range(0.001, 86400)] = 1.0
+    """Seconds from row to row."""
     root: Path = Path("/sys")
+    """Where sysfs is mounted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +209,9 @@ class LoadConfig:
 
     kind: Literal["load"] = "load"
     interval_s: Annotated[float, Range(0.05, 86400)] = 1.0
+    """Seconds from row to row."""
     root: Path = Path("/proc")
+    """Where procfs is mounted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,10 +219,12 @@ class LinesConfig:
     """Lines that another program appends to a file or writes into a pipe."""
 
     path: Path
+    """A regular file, which is followed as it grows, or a named pipe."""
     kind: Literal["lines"] = "lines"
     start: Literal["end", "begin"] = "end"
     """Regular file: take only lines that are yet to come, or also those already there."""
     lines: LineFormat = LineFormat()
+    """What the lines hold."""
     read_timeout_s: Timeout = 60.0
     """Without an understood line for so long the source counts as broken."""
 
@@ -205,10 +237,15 @@ class SerialConfig:
     """/dev/serial/by-id/... stays the same after a reboot."""
     kind: Literal["serial"] = "serial"
     baud: Annotated[int, Range(50, 4_000_000)] = 115200
+    """Bits per second."""
     parity: Literal["none", "even", "odd"] = "none"
+    """Parity bit."""
     stop_bits: Literal[1, 2] = 1
+    """Stop bits."""
     lines: LineFormat = LineFormat()
+    """What the lines hold."""
     read_timeout_s: Timeout = 60.0
+    """Without an understood line for so long, seconds, the port counts as broken and is opened again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +253,7 @@ class ReplayConfig:
     """A recording as a source: picture, folder of pictures, video, GIF, WAV, CSV, JSON lines, npy."""
 
     path: Path
+    """File, or folder of pictures."""
     kind: Literal["replay"] = "replay"
     modality: Literal["auto", "image", "audio", "series", "tensor"] = "auto"
     """auto: seen from the file."""
@@ -234,6 +272,7 @@ class ReplayConfig:
     chunk_s: Annotated[float, Range(0.01, 5)] = 0.1
     """Sound: seconds per sample."""
     lines: LineFormat = LineFormat()
+    """CSV and JSON lines: what they hold."""
     max_megapixels: Megapixels = 64.0
     """A larger picture is refused before it is decoded."""
 
