@@ -25,8 +25,8 @@ from agent.records import Event
 from agent.settings.envelope import ReaderLimits
 
 MAX_STATUS_BYTES: Final = 4096
-CLOSED_EPOCHS: Final = 65_536
-"""Key ids of forgotten epochs that are remembered, so that their messages cannot be replayed."""
+CLOSED_ENTRIES: Final = 131_072
+"""Entries about forgotten epochs (two each), so that their messages cannot be replayed."""
 MAX_CLAIMS: Final = 4
 """Devices that may claim one kid; kids are random, so a second claim is an attack that must not silence the first."""
 
@@ -89,7 +89,7 @@ class Opener:
         self._limits = limits or ReaderLimits()
         self._epochs: OrderedDict[tuple[bytes, str, str], _Epoch] = OrderedDict()
         self._claims: dict[bytes, list[tuple[bytes, str, str]]] = {}
-        self._closed = RecentlySeen(CLOSED_EPOCHS)
+        self._closed = RecentlySeen(CLOSED_ENTRIES)
         self._ids = RecentlySeen(self._limits.event_ids)
         self._room = WaitingRoom(self._limits.held_messages, self._limits.held_bytes, self._limits.held_s)
         self.counts: Counter[str] = Counter()
@@ -164,6 +164,7 @@ class Opener:
         while len(self._epochs) > self._limits.epochs or self._seen_bytes() > SEEN_BUDGET_BYTES:
             place, _ = self._epochs.popitem(last=False)
             self._closed.add(place)
+            self._closed.add(place[0])
             self._claims[place[0]].remove(place)
             if not self._claims[place[0]]:
                 del self._claims[place[0]]
@@ -176,6 +177,8 @@ class Opener:
         if _PLACES[sealed.message_type] != tail.place:
             raise EnvelopeError("message of this type does not belong on this topic")
         claims = self._claims.get(sealed.kid)
+        if not claims and sealed.kid in self._closed:
+            raise EnvelopeError("message is of an epoch that this reader has closed")
         if not claims:
             self.counts["held"] += 1
             self.counts["held_dropped"] += self._room.add(topic, payload, sealed.kid, self._clock())

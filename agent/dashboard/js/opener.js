@@ -109,6 +109,7 @@ export class Opener {
     const [place, { kid }] = this.epochs.entries().next().value;
     this.epochs.delete(place);
     remember(this.closed, place);
+    remember(this.closed, kid);
     const left = this.claims.get(kid).filter((claim) => claim !== place);
     if (left.length) this.claims.set(kid, left);
     else this.claims.delete(kid);
@@ -143,6 +144,7 @@ export class Opener {
     const parts = takeSealed(bytes);
     if (PLACES[parts.type] !== tail.place) refuse("message of this type does not belong on this topic");
     const claims = this.claims.get(parts.kid);
+    if (!claims && this.closed.has(parts.kid)) refuse("message is of an epoch that this page has closed");
     if (!claims) return this.hold({ topic, bytes, kid: parts.kid, until: this.now() + HELD_MS });
     const [place, clear] = await this.decrypt(parts, tail, claims);
     const epoch = this.epochs.get(place);

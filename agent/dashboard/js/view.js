@@ -149,13 +149,27 @@ function headline(event) {
   }
   const words = [];
   if (typeof body.label === "string") words.push(el("b", { textContent: body.label }));
-  if (body.value !== undefined) words.push(el("b", { textContent: ` ${number(body.value)}${body.unit ? ` ${text(body.unit)}` : ""}` }));
+  if (body.value !== undefined) words.push(el("b", { textContent: ` ${number(body.value)}${unit(body)}` }));
   if (body.count !== undefined) words.push(el("b", { textContent: ` ${text(body.count)}` }));
-  if (typeof body.score === "number") words.push(el("span", { textContent: ` ${Math.round(body.score * 100)} %` }));
+  if (typeof body.score === "number") words.push(el("span", { textContent: ` ${sure(body.score)}` }));
   if (typeof body.direction === "string") words.push(el("span", { textContent: ` ${body.direction} past ${number(body.threshold)}` }));
   if (body.present_s !== undefined) words.push(el("span", { textContent: ` after ${number(body.present_s)} s` }));
-  if (Array.isArray(body.seen)) words.push(...body.seen.slice(0, 4).map((one) => el("span", { textContent: ` ${text(one?.label)} ×${text(one?.findings)}` })));
+  if (Array.isArray(body.seen)) words.push(el("span", { textContent: seen(body.seen) }));
   return words.length ? words : [el("span", { textContent: clip(JSON.stringify(body, jsonable), 120) })];
+}
+
+/** A space and the unit; "1" is the unit of bare numbers and is not shown. */
+const unit = (body) => body.unit && body.unit !== "1" ? ` ${text(body.unit)}` : "";
+
+/** A certainty is 0 to 1; an anomaly says how many times its limit it is. */
+const sure = (score) => score <= 1 ? `${Math.round(score * 100)} %` : `${number(Number(score.toPrecision(3)))} times the limit`;
+const seen = (list) => list.length ? list.slice(0, 5).map(seenOne).join(", ") : "nothing seen";
+
+/** One label of a period: its mean value where there is one, else how often it was seen. */
+function seenOne(one) {
+  const mean = one?.value?.mean;
+  const what = typeof mean === "number" ? `${number(Number(mean.toPrecision(3)))}${unit(one)}` : `×${text(one?.findings)}`;
+  return `${text(one?.label)} ${what}`;
 }
 
 const jsonable = (_, value) => typeof value === "bigint" ? value.toString() : value;
@@ -165,7 +179,7 @@ const inOrder = (event) => Object.fromEntries(Object.entries(event).sort(([a], [
 const pretty = (event) => JSON.stringify(inOrder(event), jsonable, 2);
 const clip = (words, size) => words.length > size ? `${words.slice(0, size - 1)}…` : words;
 const text = (value) => clip(typeof value === "object" ? JSON.stringify(value, jsonable) ?? "" : String(value ?? ""), 80);
-const number = (value) => typeof value === "number" ? String(Number(value.toPrecision(7))) : text(value);
+const number = (value) => typeof value === "number" ? String(Number(value.toPrecision(6))) : text(value);
 
 // --- refusals
 
