@@ -37,6 +37,7 @@ from agent.mqtt import Link
 from agent.mqtt.protect import password
 from agent.notify import Notifier
 from agent.pipeline import Pipeline, config_digest
+from agent.process import costs
 from agent.settings.capture import SourceConfig
 from agent.store import Store
 from agent.store.looking import handlers
@@ -68,6 +69,7 @@ class App:
         self._sources, self._broken = load_sources(self.config, path)
         self._registry = Registry(self.config.metrics.series_limit)
         self._meters = Meters(self._registry)
+        self._meters.watch_numbers("process", "The agent's process, since the start.", costs)
         self._alarms: dict[str, str] = {}
         self._uplink: Uplink | None = None
 

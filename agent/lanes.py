@@ -8,7 +8,7 @@ refuses instead of dying of it.
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,18 +22,22 @@ log = logging.getLogger(__name__)
 
 TURN_S = 0.5
 """Longest wait of a lane before it looks at `stop` and beats, seconds."""
+COUNTS_EVERY = 16
+"""How often a busy source is asked what it left out, samples."""
 
 
 class Source(Protocol):
     """What a capture lane needs of an open source."""
 
     def read(self, timeout_s: float) -> Sample | None: ...
+    def counts(self) -> Mapping[str, int]: ...
 
 
 class Observer(Protocol):
     """Is told what lanes did: the agent's metrics, a replay's printer."""
 
     def sampled(self, source: str) -> None: ...
+    def left_out(self, source: str, counts: Mapping[str, int]) -> None: ...
     def looked(self, result: Result) -> None: ...
     def gated(self, pipeline: str) -> None: ...
     def refused(self, pipeline: str, reason: str) -> None: ...
@@ -64,6 +68,8 @@ class CaptureLane:
                 except self.ended:
                     log.info("source=%s end of recording", self.name)
                     break
+                if sample is None or sample.seq % COUNTS_EVERY == 0:
+                    self.observer.left_out(self.name, source.counts())
                 if sample is not None:
                     self.next_seq = sample.seq + 1
                     self.observer.sampled(self.name)

@@ -13,6 +13,9 @@ class Meters:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._samples = registry.counter("limpet_samples_total", "Samples read from a source.", ["source"])
+        self._left_out = registry.gauge(
+            "limpet_source_left_out", "What a source left out since it was opened.", ["source", "reason"]
+        )
         self._results = registry.counter("limpet_results_total", "Views that were looked at.", ["pipeline", "cache"])
         self._gated = registry.counter("limpet_gated_total", "Views that the gate held back.", ["pipeline"])
         self._refused = registry.counter(
@@ -26,6 +29,11 @@ class Meters:
     def sampled(self, source: str) -> None:
         """A source delivered a sample."""
         self._samples.at(source).inc()
+
+    def left_out(self, source: str, counts: Mapping[str, int]) -> None:
+        """What an open source has left out so far, by reason."""
+        for reason, count in counts.items():
+            self._left_out.at(source, reason).set(count)
 
     def looked(self, result: Result) -> None:
         """A pipeline looked at a view."""

@@ -18,7 +18,7 @@ FLOORS = (
         "agent.settings", "pipelines",
     },
     {
-        "agent.capture", "agent.control", "agent.exposition", "agent.mqtt", "agent.notify", "agent.registry", "agent.runtime",
+        "agent.capture", "agent.control", "agent.exposition", "agent.mqtt", "agent.notify", "agent.process", "agent.registry", "agent.runtime",
         "agent.store", "agent.uplink",
     },
     {

@@ -47,6 +47,9 @@ class Rows:
 
         return source
 
+    def counts(self):
+        return {"bad_lines": 3}
+
     def read(self, _timeout_s):
         if not self._values:
             raise self._end
@@ -81,6 +84,16 @@ def test_a_recording_goes_through_to_the_store_and_both_lanes_end(meters, pipeli
     assert inbox.counts().taken == 41
     assert opened == [0]
     assert capture.next_seq == 41
+
+
+def test_what_a_source_leaves_out_is_shown_by_reason():
+    """A line that could not be understood is a number in the metrics."""
+    registry, stop = Registry(), threading.Event()
+    lane = CaptureLane(
+        "s", Rows([1.0], EndOfStream("over")).opener([]), EndOfStream, [Inbox(9, "block")], Meters(registry)
+    )
+    lane.run(stop, lambda: None)
+    assert 'limpet_source_left_out{source="s",reason="bad_lines"} 3' in registry.text()
 
 
 def test_a_source_that_breaks_raises_and_goes_on_counting_when_opened_again(meters):
