@@ -1,4 +1,4 @@
-"""Real sensor series with labelled anomalies: the agent's own detector against a naive baseline."""
+"""Real sensor series with labelled anomalies: the agent's own statistic and the shipped models on them."""
 
 import csv
 import datetime as dt
@@ -6,23 +6,28 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from agent.records import Channel, Sample
+from agent.capture import EndOfStream, file_source
+from agent.clock import SystemClock
+from agent.inference import Inference, open_model
+from agent.manifest import load_manifest
+from agent.settings.capture import ReplayConfig
 from pipelines import make_step
 
-ROOT = Path(os.environ.get("LIMPET_REALDATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "realdata")
+REPO = Path(__file__).resolve().parents[1]
+ROOT = Path(os.environ.get("LIMPET_REALDATA") or REPO.parent / "shared" / "realdata")
 FILES = (
-    "inputs/machine_temperature_system_failure.csv",
-    "inputs/ec2_request_latency_system_failure.csv",
-    "inputs/speed_7578.csv",
-    "inputs/art_daily_small_noise.csv",
+    "machine_temperature_system_failure",
+    "ec2_request_latency_system_failure",
+    "speed_7578",
+    "art_daily_small_noise",
 )
 PROBATION = 0.15
 """First part of each file that is not scored."""
 
 
+@pytest.fixture(scope="module")
 def case():
     index = ROOT / "index.json"
     if not index.exists():
@@ -30,32 +35,46 @@ def case():
     return next(c for c in json.loads(index.read_text())["cases"] if c["id"] == "o18-nab")
 
 
-def seconds(text):
-    return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC).timestamp()
+def key(name):
+    return f"inputs/{name}.csv"
 
 
-def samples(file):
-    rows = list(csv.reader((ROOT / file).open()))[1:]
-    for seq, (stamp, value) in enumerate(rows):
-        t_s, data = seconds(stamp), np.array([float(value)])
-        yield Sample(file, seq, t_s, t_s, t_s, "series", data, channels=(Channel("value"),), replay=True)
+def samples(name):
+    """Every row of a file, as the agent replays it."""
+    path = ROOT / key(name)
+    with file_source(path, "series", SystemClock(), ReplayConfig(path=path)) as source:
+        while True:
+            try:
+                yield source.read(1.0)
+            except EndOfStream:
+                return
 
 
-def count(times, file, expected):
-    """Labelled windows with a finding inside, and findings outside of all of them, after the probation."""
-    begin = [s.t_s for s in samples(file)][int(expected[file]["rows"] * PROBATION)]
-    windows = [tuple(map(seconds, pair)) for pair in expected[file]["anomaly_windows"]]
-    scored = [t for t in times if t >= begin]
+def count(times, name, expected):
+    """Labelled windows with a finding inside, and findings outside of all of them, after the probation.
+
+    `times`: seconds after the first row.
+    """
+    with (ROOT / key(name)).open() as file:
+        stamps = [dt.datetime.fromisoformat(row[0]) for row in list(csv.reader(file))[1:]]
+    assert len(stamps) == expected["rows"]
+
+    def after_s(stamp):
+        return (stamp - stamps[0]).total_seconds()
+
+    begin_s = after_s(stamps[int(len(stamps) * PROBATION)])
+    windows = [tuple(after_s(dt.datetime.fromisoformat(end)) for end in pair) for pair in expected["anomaly_windows"]]
+    scored = [t for t in times if t >= begin_s]
     hit = sum(any(a <= t <= b for t in scored) for a, b in windows)
     return hit, sum(not any(a <= t <= b for a, b in windows) for t in scored)
 
 
-def detected(file):
-    """Times of the readings that the detector finds anomalous, with its defaults."""
+def detected(name):
+    """Times of the rows that the streaming statistic finds anomalous, with its defaults."""
     window = make_step("window", {"step": "rows", "length": 1}, "nab.toml")
     detector = make_step("detector", {"step": "streaming_zscore"}, "nab.toml")
     rows, state, times = window.initial(), detector.initial(), []
-    for sample in samples(file):
+    for sample in samples(name):
         rows, views = window(rows, sample)
         for view in views:
             state, findings = detector(state, view)
@@ -63,12 +82,47 @@ def detected(file):
     return times
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_the_streaming_statistic_beats_the_naive_baseline(file):
+def judged(model, name):
+    """Times of the last rows of the views that a shipped model finds anomalous, and how many views it saw."""
+    manifest = load_manifest(REPO / "models" / model)
+    runner = open_model(manifest)
+    window, infer = make_step("window", manifest.window, "model.toml"), Inference(manifest, runner)
+    state, times, seen = window.initial(), [], 0
+    for sample in samples(name):
+        state, views = window(state, sample)
+        seen += len(views)
+        times += [sample.t_s for view in views if infer(view).findings]
+    runner.close()
+    return times, seen
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_streaming_statistic_beats_the_naive_baseline(case, name):
     """o18: one set of parameters for all files; as many windows hit at least, as many false points at most."""
-    known = case()
-    hit, false = count(detected(file), file, known["expected"])
-    baseline = known["measured"][file]
-    print(f"{file}: {hit} of {baseline['of']} windows, {false} false points")
+    hit, false = count(detected(name), name, case["expected"][key(name)])
+    baseline = case["measured"][key(name)]
     assert hit >= baseline["baseline_windows_hit"]
     assert false <= baseline["false_points_outside"]
+
+
+def test_the_series_model_is_as_good_as_its_manifest_says(case):
+    """o18 with a model: the figures of model.toml, not worse than the baseline in any file and better over all."""
+    said = load_manifest(REPO / "models" / "series").accuracy["nab"]
+    false_views = false_points = 0
+    for name in FILES:
+        hit, false = count(judged("series", name)[0], name, case["expected"][key(name)])
+        baseline = case["measured"][key(name)]
+        assert said[name] == {"windows": baseline["of"], "hit": hit, "false_views": false}
+        assert hit >= baseline["baseline_windows_hit"]
+        assert false <= baseline["false_points_outside"]
+        false_views, false_points = false_views + false, false_points + baseline["false_points_outside"]
+    assert false_views < false_points
+
+
+def test_the_vibration_model_knows_only_fans(case):
+    """Every view of a series that is no vibration is an anomaly to it, as its manifest says."""
+    assert case
+    seen = [judged("vibration", name) for name in FILES]
+    assert [len(times) for times, _ in seen] == [views for _, views in seen]
+    verdict = load_manifest(REPO / "models" / "vibration").accuracy["nab"]["verdict"]
+    assert f"all {sum(views for _, views in seen)} views" in verdict

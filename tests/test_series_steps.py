@@ -270,6 +270,31 @@ def test_views_of_many_rows_give_what_rows_give():
         step(state, View(np.zeros((1, 2))))
 
 
+def test_running_rows_are_free_of_unit_and_level():
+    """The same views for the same series in another unit; nothing while warming up; a gap keeps what was learned."""
+    noise = np.random.default_rng(5).normal(size=200)
+    step = window("running_rows", length=10, hop=5, warm_rows=40)
+    plain, _ = fold(step, [sample(i, x) for i, x in enumerate(noise)])
+    scaled, _ = fold(step, [sample(i, 1000 + 0.01 * x) for i, x in enumerate(noise)])
+    assert [view.t0_s for view in plain] == [40.0 + 5 * i for i in range(31)]
+    assert all(np.allclose(a.data, b.data) for a, b in zip(plain, scaled, strict=True))
+    assert 0.8 < np.std([view.data for view in plain]) < 1.3
+    views, _ = fold(step, [sample(i, x, gap=i == 100) for i, x in enumerate(noise)])
+    after = [view for view in views if view.t0_s >= 100]
+    assert (after[0].t0_s, after[0].gap) == (100.0, True)
+    assert np.array_equal(after[0].data, plain[12].data)
+
+
+def test_running_rows_leave_out_missing_readings():
+    """NaN neither enters a view nor what is learned."""
+    noise = np.random.default_rng(6).normal(size=100)
+    holed = [x for pair in zip(noise, [np.nan] * 100, strict=True) for x in pair]
+    step = window("running_rows", length=10, warm_rows=40)
+    whole, _ = fold(step, [sample(i, x) for i, x in enumerate(noise)])
+    views, _ = fold(step, [sample(i, x) for i, x in enumerate(holed)])
+    assert [view.data.tolist() for view in views] == [view.data.tolist() for view in whole]
+
+
 def reconstruct(made, seen, **keys):
     step = make_step("decoder", {"step": "reconstruction", **keys}, "model.toml [decoder]")
     return step({"y": np.array(made, np.float32)}, View(np.array(seen, float), 3.0, 4.0), ())

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from agent.capture import EndOfStream, file_source
+from agent.cli.infer import views
 from agent.clock import SystemClock
+from agent.golden import selftest
 from agent.inference import Inference, open_model
 from agent.manifest import load_manifest
 from agent.pipeline import Pipeline, make_steps
@@ -65,3 +67,14 @@ def test_each_fault_is_an_anomaly_and_health_is_none(name):
     assert [finding.label for finding in sick.result.findings] == ["anomaly"]
     (healthy,) = outcomes(FOLDER / "golden" / "healthy.csv")
     assert healthy.result.findings == ()
+
+
+@pytest.mark.parametrize("name", ["series", "vibration"])
+def test_the_shipped_models_pass_their_own_golden_inputs(name):
+    """Raw outputs within two quantisation steps and the stated finding, for a healthy input and every anomaly."""
+    manifest = load_manifest(FOLDER.parent / name)
+    runner = open_model(manifest)
+    checks = selftest(manifest, runner, views)
+    runner.close()
+    assert len(checks) >= 5
+    assert [check for check in checks if not check.ok] == []
