@@ -53,6 +53,7 @@ class Frames:
     lead_s: Annotated[float, Range(0, 10)] = 0.0
     """Silence put before a stream and after each gap, seconds: context for models that look back."""
     rate_hz: _Rate = 16_000
+    """What the source must deliver, samples per second."""
 
     def __post_init__(self) -> None:
         for name in ("length_s", "hop_s", "lead_s"):
@@ -119,8 +120,11 @@ class Level:
     """
 
     open_dbfs: Annotated[float, Range(-120, 0)] = -45.0
+    """The gate opens at this level."""
     close_dbfs: Annotated[float, Range(-120, 0)] = -50.0
+    """Below this level it closes, once the hangover is over."""
     hangover_s: Annotated[float, Range(0, 60)] = 0.5
+    """How long it stays open; at least m views of a rule, or the rule never sees that a word is over."""
     block_s: Annotated[float, Range(0, 60)] = 0.05
     """A word is shorter than its view: the loudest block of this length counts; 0: the whole view is one block."""
 
@@ -149,6 +153,7 @@ class Keyword:
     """
 
     threshold: Annotated[float, Range(0, 1)] = 0.5
+    """Least score of a finding."""
     ignore: tuple[str, ...] = ()
     """Labels that are never reported, e.g. "silence", "unknown"."""
     top: Annotated[int, Range(1, 100)] = 1

@@ -30,6 +30,7 @@ class MelSpectrum:
     """
 
     rate_hz: Annotated[int, Range(1000, 192_000)] = 16_000
+    """What the view must hold, samples per second."""
     sample_scale: Literal["unit", "int16"] = "unit"
     """unit: int16 samples are divided by 32768 first; int16: taken as the numbers they are."""
     peak: Literal["none", "max", "max_abs"] = "none"
@@ -47,19 +48,25 @@ class MelSpectrum:
     fft_length: _Samples
     """Frames are filled up with zeros to this length."""
     window: Taper = "hann_periodic"
+    """The taper of a frame; most training programs use the periodic kind."""
     pad: Literal["none", "zero", "reflect"] = "none"
     """none: the first frame begins with the view; else frames are centred, and this stands beyond the view's ends."""
     spectrum: Literal["magnitude", "power"] = "power"
+    """The magnitude of each bin, or its square."""
     spectrum_gain: Annotated[float, Range(0, 1e9)] = 1.0
     """The spectrum is multiplied by it, e.g. 1 / fft_length."""
     mel_bins: Annotated[int, Range(1, 1024)]
+    """How many mel bands."""
     mel_scale: MelScale = "htk"
+    """htk: 2595 log10(1 + f / 700); slaney: straight up to 1 kHz, logarithmic above."""
     mel_slope: MelSlope = "mel"
     """Whether the triangles have straight sides over mel (TensorFlow, Kaldi) or over Hz (librosa, torchaudio)."""
     mel_norm: MelNorm = "none"
     """slaney: triangles of equal area, 2 / width in Hz."""
     f_min_hz: Annotated[float, Range(0, 96_000)]
+    """Where the lowest band begins."""
     f_max_hz: Annotated[float, Range(1, 96_000)]
+    """Where the highest band ends."""
     log: Literal["none", "ln", "log10", "db"] = "ln"
     """db: 10 log10."""
     log_offset: Annotated[float, Range(0, 1e9)] = 0.0
@@ -71,7 +78,9 @@ class MelSpectrum:
     normalise: Literal["none", "band_mean", "band_mean_std"] = "none"
     """Per mel band over the view: take out the mean, which takes out the microphone; then divide by the deviation."""
     shift: float = 0.0
+    """Added to every value, in the unit of the logarithm."""
     gain: float = 1.0
+    """Then every value is multiplied by it."""
     clip: tuple[float, float] | None = None
     """Lowest and highest value after shift and gain."""
     frames: Annotated[int, Range(0, 65_536)] = 0

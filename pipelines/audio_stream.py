@@ -40,6 +40,7 @@ class LogMelFrames(MelSpectrum):
     """
 
     hop_frames: Annotated[int, Range(1, 65_536)] = 1
+    """From the first frame of a view to that of the next; at most `frames`."""
 
     def __post_init__(self) -> None:
         MelSpectrum.__post_init__(self)
