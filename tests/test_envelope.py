@@ -366,6 +366,17 @@ def test_nothing_is_sealed_before_its_envelope_was_made(line):
         line.seal_event(event())
 
 
+def test_an_epoch_never_changes_its_key(line):
+    """A second envelope with the same key id and another key is refused, though the device signed it."""
+    line.tell()
+    kid = line.sealer.current_envelope().kid
+    line.sealer = Sealer(
+        line.identity, [line.reader.public], entropy=lambda n: kid if n == len(kid) else os.urandom(n)
+    )
+    with pytest.raises(EnvelopeError, match="another key"):
+        line.tell()
+
+
 def test_clearing_a_retained_envelope_forgets_nothing(line):
     """Anyone can clear a retained message; the reader keeps what it has."""
     line.tell()

@@ -113,6 +113,7 @@ def vectors() -> dict[str, Any]:
     edge = Device("edge", SigningKey(edge_key), [guest, reader])
     vault = Device("vault", SigningKey(vault_key), [reader])
     opens = [edge.envelope(), *_messages(edge), vault.envelope(), _second_suite(vault), *_plain()]
+    unheard = edge.message("", MessageType.EVENT, edge.topics.event("door"), [event(99, "door", "appears", {})])
     return {
         "warning": WARNING,
         "reader": {
@@ -128,7 +129,7 @@ def vectors() -> dict[str, Any]:
             for d in ("edge", "vault")
         ],
         "opens": opens,
-        "refused": _refused(opens),
+        "refused": _refused(opens, unheard),
     }  # fmt: skip
 
 
@@ -170,27 +171,29 @@ def _plain() -> list[dict[str, Any]]:
     ]
 
 
-def _refused(opens: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What must not open, to be tried after `opens`."""
+def _refused(opens: list[dict[str, Any]], unheard: dict[str, Any]) -> list[dict[str, Any]]:
+    """What must not open, to be tried after `opens`; `unheard` is a good message that is not among them."""
     by_name = {vector["name"]: vector for vector in opens}
-    envelope, good = by_name["key envelope of edge"], by_name["event, required keys"]
-    plain = by_name["plain event"]["payload"]
-    flipped = good["payload"][:-2] + f"{int(good['payload'][-2:], 16) ^ 1:02x}"
-    return [
-        {"name": "replay", "topic": good["topic"], "payload": good["payload"]},
-        {"name": "another stream", "topic": good["topic"].replace("door", "gate"), "payload": good["payload"]},
-        {"name": "another kind of topic", "topic": good["topic"].replace("/e/", "/twin/"), "payload": good["payload"]},
-        {"name": "last byte flipped", "topic": good["topic"], "payload": flipped},
-        {"name": "cut short", "topic": good["topic"], "payload": good["payload"][:-2]},
-        {"name": "a byte too many", "topic": good["topic"], "payload": good["payload"] + "00"},
-        {"name": "plain from a sealed device", "topic": good["topic"], "payload": plain},
-        {"name": "envelope on another topic", "topic": envelope["topic"][:-2] + "00", "payload": envelope["payload"]},
-        {
-            "name": "envelope with another site",
-            "topic": envelope["topic"],
-            "payload": envelope["payload"].replace(b"test-site".hex(), b"best-site".hex()),
-        },
+    envelope, heard = by_name["key envelope of edge"], by_name["event, required keys"]
+    topic, payload = unheard["topic"], unheard["payload"]
+    other_site = envelope["payload"].replace(b"test-site".hex(), b"best-site".hex())
+    refused = [
+        ("replay", heard["topic"], heard["payload"]),
+        ("another stream", topic.replace("door", "gate"), payload),
+        ("another kind of topic", topic.replace("/e/", "/twin/"), payload),
+        ("last byte flipped", topic, _flip_last(payload)),
+        ("cut short", topic, payload[:-2]),
+        ("a byte too many", topic, payload + "00"),
+        ("plain from a sealed device", topic, by_name["plain event"]["payload"]),
+        ("envelope on another topic", envelope["topic"][:-2] + "00", envelope["payload"]),
+        ("envelope with another site", envelope["topic"], other_site),
+        ("envelope with another signature", envelope["topic"], _flip_last(envelope["payload"])),
     ]
+    return [{"name": name, "topic": topic, "payload": payload} for name, topic, payload in refused]
+
+
+def _flip_last(payload: str) -> str:
+    return payload[:-2] + f"{int(payload[-2:], 16) ^ 1:02x}"
 
 
 def main(path: Path) -> None:
