@@ -20,17 +20,19 @@ from pipelines.series import channel, table
 class StreamingZScore(Memory):
     """Detector: how many standard deviations a reading lies from the running mean of those before it.
 
-    Needs no model and no training; the statistic is that of `Memory`. One finding per channel and view, of its
-    strangest reading: label `label` (`label`/channel with several channels), score |z| / `threshold`, the reading as
-    value. A missing reading changes nothing. Views must not overlap, or readings count twice. Raises ModelError when
-    the number of channels changes.
+    Needs no model and no training. For each reading x with mean m and variance v, z = (x - m) / sqrt(v); then both are
+    moved towards x by the weight `alpha`, an outlier counting as no farther away than `clip` standard deviations. One
+    finding per channel and view, of its strangest reading: label `label` (`label`/channel with several channels), score
+    abs(z) / `threshold`, the reading as value. A missing reading changes nothing. Views must not overlap, or readings
+    count twice. Raises ModelError when the number of channels changes.
     """
 
     threshold: Annotated[float, Range(0.1, 1e6)] = 7.0
-    """|z| from which a reading is anomalous."""
+    """So many standard deviations away a reading is anomalous."""
     always: bool = False
     """True: a finding for every view, for rules that watch the score; False: only for anomalous ones."""
     label: Annotated[str, Range(1, 100)] = "anomaly"
+    """What the findings are called."""
 
     def initial(self) -> Moments | None:
         return None
@@ -77,6 +79,7 @@ class Reconstruction:
     always: bool = False
     """True: a finding for every view, for rules that watch the score; False: only for anomalous ones."""
     label: Annotated[str, Range(1, 100)] = "anomaly"
+    """What the findings are called."""
 
     def __call__(self, outputs: Tensors, view: View, labels: tuple[str, ...], /) -> tuple[Finding, ...]:
         error = self.error(outputs, view)

@@ -202,7 +202,9 @@ class ValueLevel:
     """Gate: views pass while a channel's mean is at `above` or higher, or at `below` or lower."""
 
     above: float | None = None
+    """In the unit of the channel."""
     below: float | None = None
+    """In the unit of the channel."""
     hysteresis: Annotated[float, Range(0)] = 0.0
     """Once open, the gate closes when every channel is back inside by so much, in the unit of the channel."""
 

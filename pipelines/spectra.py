@@ -43,6 +43,7 @@ class Spectrum:
     log: bool = False
     """True: the decimal logarithm of what is above `floor`."""
     floor: Annotated[float, Range(1e-300)] = 1e-12
+    """Smallest value whose logarithm is taken, in the unit of the spectrum."""
 
     def __call__(self, view: View, /) -> View:
         data = _readings(view, "spectrum")
