@@ -277,6 +277,25 @@ def test_front_ends_refuse_what_they_cannot_do():
         _step("pre", "mfcc", **SPEECH, coefficients=41)
 
 
+def test_keys_alone_describe_well_known_front_ends():
+    """YAMNet's and Whisper's settings are keys, and give arrays of their shapes and ranges."""
+    yamnet = {"frame_length": 400, "frame_step": 160, "fft_length": 512, "spectrum": "magnitude", "mel_bins": 64,
+              "f_min_hz": 125, "f_max_hz": 7500, "log_offset": 0.001}  # fmt: skip
+    patch = _step("pre", "log_mel", **yamnet)(_view(_noise(15_600))).data
+    assert patch.shape == (96, 64)
+    assert _step("pre", "log_mel", **yamnet)(_view(np.zeros(15_600, np.int16))).data == pytest.approx(math.log(0.001))
+    whisper = {"frame_length": 400, "frame_step": 160, "fft_length": 400, "pad": "reflect", "mel_bins": 80,
+               "f_min_hz": 0, "f_max_hz": 8000, "mel_scale": "slaney", "mel_slope": "hz", "mel_norm": "slaney", "log": "log10",
+               "log_floor": 1e-10, "log_range": 8.0, "shift": 4.0, "gain": 0.25, "frames": 100}  # fmt: skip
+    signal = _noise(RATE)
+    got = _step("pre", "log_mel", **whisper)(_view(signal)).data
+    padded = np.pad(signal / 32768, 200, mode="reflect")
+    frames = np.stack([padded[i * 160 : i * 160 + 400] for i in range(100)]) * taper("hann_periodic", 400)
+    weights = mel_weights(RATE, 400, 80, (0.0, 8000.0), scale="slaney", slope="hz", norm="slaney")
+    logs = np.log10(np.maximum(np.abs(np.fft.rfft(frames)) ** 2 @ weights, 1e-10))
+    assert np.allclose(got, (np.maximum(logs, logs.max() - 8) + 4) / 4, atol=1e-4)
+
+
 # ---- the window `log_mel_frames`
 
 STREAM = {**SPEECH, "pre_emphasis": 0.96875, "log": "db", "shift": 52, "gain": 1 / 64, "frames": 10, "hop_frames": 3}
