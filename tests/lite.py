@@ -86,7 +86,7 @@ def make_uplink(config, store, keys=None, facets=dict, delivered=None):
     """An uplink that seals, or speaks plainly when `keys` is None."""
     subject = Subject(Topics(SITE, DEVICE), facets)
     make = keys.sealer if keys else PlainSealer
-    return Uplink(config, subject, store, make, Link, SystemClock(), **({"delivered": delivered} if delivered else {}))
+    return Uplink(config, subject, store, make, SystemClock(), open_link=Link, **({"delivered": delivered} if delivered else {}))
 
 
 class Listener:

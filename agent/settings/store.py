@@ -18,7 +18,7 @@ class StoreSettings:
     key_file: Path = Path("/var/lib/limpet/store.key")
     """32 random bytes under which events lie on this disk; made at the first start, mode 0600."""
     budget_mib: Annotated[int, Range(8, 1 << 20)] = 256
-    """Most that database and write-ahead log may take together, MiB."""
+    """Most that database and write-ahead log may take together, MiB; less when the disk has less room at the start."""
     routine_wait_s: Annotated[float, Range(0, 3600)] = 30.0
     """Longest that a routine event may wait in memory before it is written, seconds (T in docs/delivery.md)."""
     pending_mib: Annotated[float, Range(0.25, 1024)] = 8.0
@@ -29,5 +29,5 @@ class StoreSettings:
     """What gives way when the budget is used up and a routine event comes: the oldest routine event, or the new one."""
     critical_when_full: WhenFull = "drop-oldest"
     """The same for a critical event, once no routine event is left to drop."""
-    reserve_kib: Annotated[int, Range(0, 65536)] = 512
+    reserve_kib: Annotated[int, Range(0, 65536)] = 2048
     """Space held back in a file that is given up when the disk is full, so that dropping still works, KiB."""

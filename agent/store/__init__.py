@@ -1,6 +1,8 @@
 """The outbox: accepted means committed and synced. docs/delivery.md has the whole promise."""
 
-from agent.store.store import Store, StoreKey
+from agent.store.faults import OutboxInUseError
+from agent.store.keeper import StoreKey
+from agent.store.store import Store
 from agent.store.tickets import Entry, Ticket
 
-__all__ = ["Entry", "Store", "StoreKey", "Ticket"]
+__all__ = ["Entry", "OutboxInUseError", "Store", "StoreKey", "Ticket"]

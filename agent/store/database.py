@@ -3,6 +3,7 @@
 Every statement of the store stands here. One thread at a time: the caller holds `lock` around each call.
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 from agent.settings.store import StoreSettings
 from agent.store.batch import Batch, Gaps, Outcome
-from agent.store.faults import translated
+from agent.store.faults import DamagedError, translated
 from agent.store.schema import PAGE, connect
 from agent.store.tickets import Pending
 
@@ -56,18 +57,30 @@ class Database:
         self.lock = threading.Lock()
         self.path = path
         self.fresh = not path.exists()
-        budget = settings.budget_mib << 20
-        checkpoint = min(1000, max(128, budget // 16 // PAGE))
-        self._limit = budget - checkpoint * PAGE - (3 << 19)
+        with translated(path):
+            budget = _budget(path, settings)
+        checkpoint = min(256, max(16, budget // 32 // PAGE))
+        self.batch_bytes = min(256 << 10, budget // 32)
+        """Most bytes of bodies in one commit, so that the log stays within its share of the budget."""
+        self._limit = budget - checkpoint * PAGE - min(3 << 19, budget // 4)
         """Bytes that pages in use may take: the budget, less a checkpoint's worth of log and one transaction."""
         self._settings = settings
         self._routine_floor = 0
         self._db = connect(path, checkpoint, (budget - checkpoint * PAGE) // PAGE)
+        with translated(path):
+            self._inode = path.stat().st_ino
 
     def close(self) -> None:
         """Close without a checkpoint being owed: the log is replayed at the next opening if one is left."""
         with translated(self.path):
             self._db.close()
+
+    def check_present(self) -> None:
+        """SQLite would go on writing to a file that was removed. Raises DamagedError when it is gone."""
+        with translated(self.path):
+            found = self.path.stat().st_ino if self.path.exists() else None
+        if found != self._inode:
+            raise DamagedError(f"outbox {self.path}: somebody removed or replaced it: a fresh one is made")
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -124,19 +137,19 @@ class Database:
         rows = self._all("select value from meta where key = ?", (key,))
         return rows[0][0] if rows else None
 
-    def set_meta(self, key: str, value: bytes | int | str) -> None:
-        """Remember a value, durably."""
+    def set_meta(self, key: str, value: bytes | int | str) -> bool:
+        """Remember a value, durably; True when that is done."""
         with self._transaction():
             self._set_meta(key, value)
+        return True
 
     def _set_meta(self, key: str, value: bytes | int | str) -> None:
         self._db.execute("insert or replace into meta values (?, ?)", (key, value))
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    def commit(self, batch: Batch, keys: dict[str, int], seal: Seal) -> Outcome:
-        """Do all of `batch` or nothing: one transaction, one flush. Raises a StoreError of `faults`."""
-        outcome = Outcome()
+    def commit(self, batch: Batch, keys: dict[str, int], seal: Seal, outcome: Outcome) -> None:
+        """Do all of `batch` or nothing: one transaction, one flush; fills `outcome`. Raises as `faults` says."""
         with self._transaction():
             for mark in batch.streams:
                 self._db.execute(
@@ -158,7 +171,6 @@ class Database:
                 self._set_meta("clean", 1)
             outcome.gap_rows = self._one("select count(*) from gap")
             outcome.parked = self.parked()
-        return outcome
 
     def _delete(self, ns: list[int], outcome: Outcome) -> None:
         for start in range(0, len(ns), 100):
@@ -322,6 +334,14 @@ class Database:
 
     def _one(self, sql: str) -> int:
         return int(self._all(sql)[0][0])
+
+
+def _budget(path: Path, settings: StoreSettings) -> int:
+    """The configured budget, or what a smaller disk has room for."""
+    disk = os.statvfs(path.parent)
+    mine = path.stat().st_size if path.exists() else 0
+    room = disk.f_bavail * disk.f_frsize + mine - (settings.reserve_kib << 10)
+    return max(1 << 20, min(settings.budget_mib << 20, room * 9 // 10))
 
 
 def _need(pendings: list[Pending]) -> int:

@@ -8,6 +8,10 @@ from pathlib import Path
 from agent.errors import StoreError
 
 
+class OutboxInUseError(StoreError):
+    """Another process holds the outbox: stop it, or ask it."""
+
+
 class DiskFullError(StoreError):
     """No space is left: give up the reserve, drop by policy, try again."""
 

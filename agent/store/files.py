@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from agent.errors import StoreError
+from agent.store.faults import DiskBrokenError, OutboxInUseError
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -35,19 +35,19 @@ class ExclusiveLock:
     """One process at a time may open an outbox."""
 
     def __init__(self, path: Path) -> None:
-        """Take the lock at `path`. Raises StoreError when another process holds it or the folder refuses."""
+        """Take the lock at `path`. Raises OutboxInUseError, or DiskBrokenError when the folder refuses."""
         self._path = path
         try:
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
-            raise StoreError(
+            raise DiskBrokenError(
                 f"outbox {path.parent}: {exc.strerror}: the agent's user must own this folder and may write there"
             ) from exc
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             os.close(self._handle)
-            raise StoreError(
+            raise OutboxInUseError(
                 f"outbox {path.parent}: another process uses it: stop the agent, or ask it through `limpet outbox`"
             ) from exc
 

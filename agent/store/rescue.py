@@ -10,9 +10,10 @@ from agent.errors import EnvelopeError
 from agent.store.book import Book
 from agent.store.database import Database, open_raw
 from agent.store.salvage import Step, known, salvage
+from agent.store.tickets import aad_of
 
 if TYPE_CHECKING:
-    from agent.store.store import StoreKey
+    from agent.store.keeper import StoreKey
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +60,10 @@ class Rescue:
     def _translated(self, row: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """The row with the stream's key of the new file, or None when it cannot be opened or is known to be gone."""
         n, event_id, key, sealed = row[0], row[1], row[2], row[9]
-        names = [self._names[key]] if key in self._names else self._book.names()
+        names = [self._names[key]] if key in self._names else [s.name for s in self._book.streams()]
         for name in names:
             try:
-                self._key.open(sealed, name.encode() + b"\0" + event_id)
+                self._key.open(sealed, aad_of(name, event_id))
             except (EnvelopeError, TypeError):
                 continue
             self._names[key] = name

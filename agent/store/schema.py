@@ -31,6 +31,10 @@ def connect(path: Path, checkpoint_pages: int, most_pages: int) -> sqlite3.Conne
             if db.execute("pragma user_version").fetchone()[0] < VERSION:
                 _migrate(db)
             _check(db, path)
+            # What an earlier process or a failed flush left in the log goes to the file and is synced now: after a
+            # failed fsync the kernel may call a page clean that never reached the disk, and every later frame of the
+            # log hangs on it.
+            db.execute("pragma wal_checkpoint(truncate)").fetchall()
         except BaseException:
             db.close()
             raise

@@ -63,3 +63,19 @@ class Pending:
     """When it must be written, monotonic."""
     parked: str = ""
     """Why the uplink gave it up for now."""
+
+
+def aad_of(stream: str, event_id: bytes) -> bytes:
+    """What a stored body is bound to: its stream and its 16 bytes of id."""
+    return stream.encode() + b"\0" + event_id
+
+
+def raw_id(text: str) -> bytes:
+    """The 16 bytes of an id."""
+    return bytes.fromhex(text.replace("-", ""))
+
+
+def text_id(raw: bytes) -> str:
+    """An id as text."""
+    h = raw.hex()
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"

@@ -42,9 +42,10 @@ class Uplink:
         subject: Subject,
         outbox: Outbox,
         make_sealer: Callable[[], Sealing],
-        open_link: OpenLink,
         clock: Clock | None = None,
         delivered: Callable[[str, float], None] = _nothing,
+        *,
+        open_link: OpenLink,
     ) -> None:
         """`make_sealer` is called in the lane: a sealer belongs to one thread. `open_link` is `agent.mqtt.Link`.
 
