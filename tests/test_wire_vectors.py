@@ -135,6 +135,8 @@ def _ask_peer(script, *arguments):
 
 def test_foreign_validators_accept_our_events():
     """JSON Schema and CDDL, each by somebody else's validator: every vector passes, every spoilt event fails."""
+    if subprocess.run([_interop_python(), "-c", "import pycddl"], capture_output=True, check=False).returncode:
+        pytest.skip("pycddl has no wheel for this Python and processor")
     told = _ask_peer("schema_peer.py", str(ROOT / "docs"))
     assert told["json"] == sum(len(v["expect"]) for v in VECTORS["opens"]) - 3  # twin, alarm and status are no events
     assert len(told["cbor"]) == 5
