@@ -134,7 +134,7 @@ class Link:
         """Wait for the network, a `wake` or the timeout, and do what is due; False when the connection is gone."""
         sock = self._client.socket()
         if sock is None or self._broken:
-            self._broken = self._broken or "the connection is closed"
+            self._broken = self._broken or _last(self._last_log, MQTTErrorCode.MQTT_ERR_CONN_LOST)
             return False
         waiting: Any = sock
         pending = getattr(waiting, "pending", int)()
@@ -206,6 +206,9 @@ class Link:
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
         client.on_log = self._on_log
+        # With this hook set, paho leaves writing to `turn`, which reads first: an alert about our certificate that
+        # arrives while CONNECT is being written would be lost otherwise.
+        client.on_socket_register_write = _noted
         return client
 
     def _protect(self) -> None:
@@ -250,6 +253,10 @@ class Link:
     def _on_log(self, _c: Client, _u: object, level: int, text: str) -> None:
         if level == LogLevel.MQTT_LOG_ERR:
             self._last_log = text
+
+
+def _noted(_client: Client, _userdata: object, _sock: object) -> None:
+    return
 
 
 def _last(text: str, code: MQTTErrorCode) -> str:

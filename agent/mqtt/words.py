@@ -28,6 +28,7 @@ def tls_advice(text: str) -> str:
         ("bad certificate", "the broker does not accept our certificate: have it issued for client use"),
         ("certificate unknown", "the broker does not accept our certificate: check which authority it trusts"),
         ("wrong version", "this port does not speak TLS: check [uplink] broker"),
+        ("eof occurred", "it hung up during the handshake: it may not accept our certificate; look at its log"),
         ("protocol version", "the broker does not speak TLS 1.3: update it"),
     ):
         if sign in lower:
