@@ -13,17 +13,16 @@ FLOORS = (
     {"agent", "agent.errors", "agent.records", "agent.strict"},
     {
         "agent.backoff", "agent.broker", "agent.cache", "agent.cbor", "agent.clock", "agent.codec", "agent.config",
-        "agent.envelope",
-        "agent.health", "agent.inbox", "agent.logs", "agent.manifest", "agent.meters", "agent.metrics", "agent.rules",
-        "agent.settings", "pipelines",
+        "agent.credentials", "agent.envelope", "agent.health", "agent.inbox", "agent.logs", "agent.manifest",
+        "agent.meters", "agent.metrics", "agent.rules", "agent.settings", "pipelines",
     },
     {
-        "agent.capture", "agent.control", "agent.exposition", "agent.mqtt", "agent.notify", "agent.process", "agent.registry", "agent.runtime",
-        "agent.store", "agent.uplink",
+        "agent.capture", "agent.control", "agent.exposition", "agent.mqtt", "agent.notify", "agent.process",
+        "agent.registry", "agent.runtime", "agent.store", "agent.uplink",
     },
     {
-        "agent.commands", "agent.feed", "agent.golden", "agent.inference", "agent.pipeline", "agent.reading", "agent.skeleton",
-        "agent.updates",
+        "agent.commands", "agent.feed", "agent.golden", "agent.inference", "agent.pipeline", "agent.reading",
+        "agent.skeleton", "agent.updates",
     },
     {"agent.lanes", "agent.supervisor"},
     {"agent.__main__", "agent.app", "agent.assembly", "agent.cli", "agent.demo"},

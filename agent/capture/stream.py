@@ -17,6 +17,7 @@ from agent.capture.frames import Cutter, Layout, RawFrames, Y4mFrames
 from agent.capture.linefile import LineSource
 from agent.capture.pcm import Pcm16, ToMono
 from agent.capture.source import Closing, EndOfStream, Pacer, Patience, SoundTime, Source, Stamp
+from agent.credentials import locate
 from agent.errors import CaptureError
 from agent.records import Sample
 from agent.settings.capture import ExecConfig, Mix, PcmFormat, UrlConfig
@@ -166,8 +167,9 @@ def _is_timed(url: str) -> bool:
 
 def _login(path: Path) -> str:
     try:
-        mode = path.stat().st_mode
-        with path.open("rb") as file:
+        here = locate(path)
+        mode = here.stat().st_mode
+        with here.open("rb") as file:
             text = file.read(_CREDENTIALS_LIMIT_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as exc:
         raise CaptureError(f"{path}: the camera's credentials cannot be read: {exc}") from exc

@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from agent.credentials import credential
 from agent.errors import ConfigError
 
 MAX_KEY_BYTES: Final = 16 * 1024
-CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
 
 
 def read_private(path: Path, environment: Mapping[str, str] | None = None) -> bytes:
     """The bytes of a private key file. Raises ConfigError that says what to do."""
-    credential = _credential(path, os.environ if environment is None else environment)
-    return _read(credential or path, private=credential is None)
+    guarded = credential(path, environment)
+    return _read(guarded or path, private=guarded is None)
 
 
 def read_public(path: Path) -> bytes:
@@ -36,15 +36,6 @@ def write_private(path: Path, data: bytes) -> None:
 def write_public(path: Path, data: bytes) -> None:
     """Write a new file of mode 0644, synced. Raises ConfigError when it exists or cannot be written."""
     _write(path, data, 0o644)
-
-
-def _credential(path: Path, environment: Mapping[str, str]) -> Path | None:
-    folder = environment.get(CREDENTIALS)
-    if folder is None:
-        return None
-    here = Path(folder) / path.name
-    bare = len(path.parts) == 1
-    return here if (bare and here.is_file()) or path == here else None
 
 
 def _read(path: Path, private: bool) -> bytes:

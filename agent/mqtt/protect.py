@@ -1,16 +1,17 @@
-"""What protects the hop: the password and the TLS context, made of files that the operator named."""
+"""What protects the hop: the password and the TLS context, made of files or credentials that the operator named."""
 
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.credentials import locate
 from agent.errors import ConfigError
 from agent.settings.uplink import UplinkConfig
 
 
 def password(path: Path) -> str:
     try:
-        raw = path.read_text(encoding="utf-8")
+        raw = locate(path).read_text(encoding="utf-8")
     except OSError as exc:
         raise ConfigError(f"[uplink] password_file {path}: {exc.strerror}: the agent's user must read it") from exc
     except UnicodeDecodeError as exc:
@@ -29,7 +30,8 @@ def context(config: UplinkConfig) -> ssl.SSLContext:
         made.minimum_version = ssl.TLSVersion.TLSv1_3
         _load("ca_file", config.ca_file, lambda: made.load_verify_locations(config.ca_file))
     if config.certificate is not None:
-        _load("certificate", config.certificate, lambda: made.load_cert_chain(config.certificate or "", config.key))
+        key = locate(config.key) if config.key else None
+        _load("certificate", config.certificate, lambda: made.load_cert_chain(config.certificate or "", key))
     return made
 
 

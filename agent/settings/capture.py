@@ -82,7 +82,7 @@ class UrlConfig:
     """rtsp://, http:// ... without user and password: those belong in `credentials_file`."""
     kind: Literal["url"] = "url"
     credentials_file: Path | None = None
-    """File with one line USER:PASSWORD, readable by the agent only."""
+    """File with one line USER:PASSWORD, readable by the agent only, or the name of a systemd credential."""
     modality: Literal["image", "audio"] = "image"
     """What to take from the stream: pictures or sound."""
     width: Size = 0

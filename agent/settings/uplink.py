@@ -24,11 +24,11 @@ class UplinkConfig:
     certificate: Path | None = None
     """This device's client certificate (PEM)."""
     key: Path | None = None
-    """Private key of `certificate` (PEM), mode 0600."""
+    """Private key of `certificate` (PEM), mode 0600, or the name of a systemd credential."""
     username: str | None = None
     """User name at the broker."""
     password_file: Path | None = None
-    """File whose first line is the password, mode 0600."""
+    """File whose first line is the password, mode 0600, or the name of a systemd credential."""
     allow_cleartext_lan: bool = False
     """True lets mqtt:// reach private addresses too. User name, password and topics can then be read on the way."""
     client_id: Annotated[str, Range(0, 64)] = ""
