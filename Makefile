@@ -18,7 +18,7 @@ run: ## broker, agent and live events, until Ctrl-C or for FOR=20s
 test: ## the whole test suite; PYTEST="tests/test_x.py -x" chooses, JOBS=1 runs it in one process
 	@tools/env.sh dev
 	@$(BIN)/python tools/build_dashboard.py
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -rs $(PYTEST)
 
 lint: ## ruff and mypy
 	@tools/env.sh dev
