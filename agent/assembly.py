@@ -1,5 +1,6 @@
 """Puts pipelines together: finds and loads each model once, makes the steps, says what could not be made and why."""
 
+import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from agent.errors import ConfigError, LimpetError, ModelError
 from agent.inference import Inference, open_model
 from agent.manifest import Manifest
 from agent.pipeline import Pipeline, config_digest, make_steps
-from agent.registry import MANIFEST_FILE, find
+from agent.registry import find, holds_model
 from agent.runtime import Runner
 from agent.settings.core import ModelUse
 from agent.settings.runtime import CacheConfig, ModelsConfig, RuntimeOptions
@@ -34,7 +35,7 @@ class Shelf:
     def manifest(self, use: ModelUse, beside: Path) -> Manifest:
         """The model that a pipeline file in folder `beside` names. Raises ModelError."""
         near = beside / use.name
-        manifest = find(near if (near / MANIFEST_FILE).is_file() else use.name, self._folders)
+        manifest = find(near if holds_model(near) else use.name, self._folders)
         if use.version is not None and manifest.version != use.version:
             there = f"{manifest.folder} has {manifest.version}"
             raise ModelError(f"model {use.name}: version {use.version} is wanted, {there}: install it or ask for that")
@@ -42,7 +43,7 @@ class Shelf:
 
     def inference(self, manifest: Manifest, options: RuntimeOptions) -> Inference:
         """One stream's use of the model, loaded at its first use. Raises ModelError."""
-        key = (manifest.folder.resolve(), config_digest(options))
+        key = (Path(os.path.realpath(manifest.folder)), config_digest(options))
         if key not in self._runners:
             self._runners[key] = open_model(manifest, options, limit_bytes=self._limit_bytes, slots=self._slots)
         return Inference(manifest, self._runners[key], self.cache)

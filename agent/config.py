@@ -6,7 +6,7 @@ Secrets are never values here, only names of files or of systemd credentials.
 """
 
 import os
-import tomllib
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from agent.settings.runtime import CacheConfig, ModelsConfig
 from agent.settings.store import StoreSettings
 from agent.settings.uplink import UplinkConfig
 from agent.strict import Merged, build, build_any
+from agent.tomlfile import parse, read_plain
 
 R = TypeVar("R")
 
@@ -70,7 +71,7 @@ class PipelineFile:
 def load_config(path: Path) -> Config:
     """Read `path` and the conf.d/*.toml beside it, in the order of their names. Raises ConfigError."""
     merged = Merged()
-    for file in (path, *sorted((path.parent / "conf.d").glob("*.toml"))):
+    for file in (path, *_listed(path.parent / "conf.d")):
         merged.overlay(read_toml(file), str(file))
     return _rebased(build(Config, merged, str(path)), path.resolve().parent)
 
@@ -98,16 +99,19 @@ def load_pipelines(places: Iterable[Path]) -> tuple[tuple[PipelineFile, ...], di
     good: dict[str, PipelineFile] = {}
     broken: dict[str, str] = {}
     for place in places:
-        if not place.exists():
-            broken[str(place)] = f"{place} does not exist: make it, or mend [paths] pipelines"
-        for path in sorted(place.glob("*.toml")) if place.is_dir() else [place] if place.exists() else []:
+        try:
+            paths = _pipeline_files(place)
+        except ConfigError as exc:
+            broken[str(place)] = str(exc)
+            continue
+        for path in paths:
             try:
                 pipeline = load_pipeline(path)
                 if pipeline.config.name in good:
                     name, other = pipeline.config.name, good[pipeline.config.name].path
                     raise ConfigError(f"{path}: key 'name': {name!r} is taken by {other}: choose another")
             except ConfigError as exc:
-                broken[path.stem] = str(exc)
+                broken[str(path) if path.stem in broken else path.stem] = str(exc)
                 continue
             if pipeline.config.enabled:
                 good[pipeline.config.name] = pipeline
@@ -122,15 +126,34 @@ def load_pipeline(path: Path) -> PipelineFile:
 def read_toml(path: Path) -> Mapping[str, Any]:
     """Parse a TOML file of at most FILE_LIMIT bytes. Raises ConfigError that names it."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(FILE_LIMIT + 1)
+        raw = read_plain(path, FILE_LIMIT)
         if len(raw) > FILE_LIMIT:
             raise ConfigError(f"{path}: larger than {FILE_LIMIT} bytes: this is no configuration file")
-        return tomllib.loads(raw.decode())
+        return parse(raw)
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except ValueError as exc:
         raise ConfigError(f"{path}: is not TOML: {exc}") from exc
+
+
+def _pipeline_files(place: Path) -> list[Path]:
+    """`place` itself or the *.toml in it. Raises ConfigError: what cannot be seen must not look like nothing."""
+    try:
+        return _listed(place) if stat.S_ISDIR(place.stat().st_mode) else [place]
+    except FileNotFoundError as exc:
+        raise ConfigError(f"{place} does not exist: make it, or mend [paths] pipelines") from exc
+    except OSError as exc:
+        raise ConfigError(f"{place} cannot be looked at: {exc.strerror}: let the agent's user read it") from exc
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The *.toml in `folder` by name, none when it is missing. Raises ConfigError when it may not be listed."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == ".toml")
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        raise ConfigError(f"{folder} cannot be listed: {exc.strerror}: let the agent's user read it") from exc
 
 
 def _absolute(path: Path, base: Path) -> Path:

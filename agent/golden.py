@@ -4,7 +4,9 @@ Owns the comparison. The files are read by a loader that is passed in, so that a
 a live one; `npz` files hold raw tensors and are read here, within a size limit and without pickle.
 """
 
+import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,13 +101,13 @@ def read_npz(path: Path) -> Mapping[str, Array]:
             raise ModelError(f"{path}: it unpacks to {size_bytes} bytes, at most {NPZ_LIMIT_BYTES} are allowed")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as exc:
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as exc:
         raise ModelError(f"{path}: this cannot be read as npz: {exc}: make it again with numpy.savez") from exc
 
 
 def _own(manifest: Manifest, name: str) -> Path:
     """A file of the model's folder. Raises ModelError when a link leads elsewhere."""
-    path = (manifest.folder / name).resolve()
-    if not path.is_relative_to(manifest.folder.resolve()):
+    path = Path(os.path.realpath(manifest.folder / name))
+    if not path.is_relative_to(os.path.realpath(manifest.folder)):
         raise ModelError(f"{manifest.folder / name} leads out of the model's folder: put the file itself there")
     return path

@@ -43,15 +43,16 @@ def find(name_or_path: str | Path, roots: Iterable[Path], version: str | None = 
     `version` names one.
     """
     path = Path(name_or_path)
-    if path.is_absolute() or len(path.parts) > 1 or (path / MANIFEST_FILE).is_file():
+    if path.is_absolute() or len(path.parts) > 1 or holds_model(path):
         return load_manifest(path.parent if path.name == MANIFEST_FILE else path)
     searched = tuple(roots)
-    for root in searched:
+    for root in filter(_enterable, searched):
         there = [load_manifest(folder) for folder in _versions(root / path)]
         if fitting := [manifest for manifest in there if version in (None, manifest.version)]:
             return max(fitting, key=lambda manifest: _ordered(manifest.version))
     near = sorted({folder.relative_to(root).parts[0] for root in searched for folder in _folders(root)})
-    where, wanted = ", ".join(map(str, searched)) or "no folder", f" {version}" if version else ""
+    said = (f"{root}" if _enterable(root) else f"{root} (missing, or closed to this user)" for root in searched)
+    where, wanted = ", ".join(said) or "no folder", f" {version}" if version else ""
     known = ", ".join(near) or "none"
     raise ModelError(f"model '{path}'{wanted} is in none of {where}: there are {known}; a path works too")
 
@@ -64,6 +65,14 @@ def installed(roots: Iterable[Path]) -> Iterator[Found]:
                 yield Found(folder, load_manifest(folder))
             except ModelError as exc:
                 yield Found(folder, None, str(exc))
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether there is a manifest in `folder`. One that may not be looked into counts: reading it tells the reason."""
+    try:
+        return (folder / MANIFEST_FILE).is_file()
+    except OSError:
+        return True
 
 
 def candidates(
@@ -97,7 +106,7 @@ def verified(
 
     `root`: the folder that `file` is relative to when it is not the manifest's own.
     """
-    folder = (root or manifest.folder).resolve()
+    folder = _real(root or manifest.folder)
     path = _inside(folder, artifact.file, str(manifest))
     _refuse_foreign_folders(folder, path.parent)
     _refuse_foreign_texts(manifest)
@@ -118,14 +127,19 @@ def verified(
         os.close(descriptor)
 
 
+def _enterable(root: Path) -> bool:
+    """Whether this user may look into `root`; where there is nothing at all there is nothing to look into either."""
+    return os.access(root, os.X_OK)
+
+
 def _folders(root: Path) -> list[Path]:
     return [folder for name in sorted(root.glob("*")) for folder in _versions(name)]
 
 
 def _versions(folder: Path) -> list[Path]:
     """The model in `folder` itself, or those in the folders in it."""
-    here = [folder] if (folder / MANIFEST_FILE).is_file() else folder.glob("*")
-    return sorted(one for one in here if (one / MANIFEST_FILE).is_file())
+    here = [folder] if holds_model(folder) else folder.glob("*")
+    return sorted(one for one in here if holds_model(one))
 
 
 def _ordered(version: str) -> tuple[tuple[int, ...], bool, str]:
@@ -134,8 +148,13 @@ def _ordered(version: str) -> tuple[tuple[int, ...], bool, str]:
     return tuple(int(part) for part in release.split(".")), "-" not in version, "".join(rest)
 
 
+def _real(path: Path) -> Path:
+    """`path` without links. Path.resolve() raises RuntimeError at a link that leads to itself; opening it says so."""
+    return Path(os.path.realpath(path))
+
+
 def _inside(folder: Path, name: str, what: str) -> Path:
-    path = (folder / name).resolve()
+    path = _real(folder / name)
     if not path.is_relative_to(folder):
         raise ModelError(f"{what}: {name} leads out of {folder} to {path}: put the file itself there, not a link")
     return path
@@ -153,12 +172,12 @@ def _refuse_foreign_folders(top: Path, folder: Path) -> None:
 def _refuse_foreign_texts(manifest: Manifest) -> None:
     """What was read from the manifest and the labels decides as much as the weights do."""
     for name in filter(None, (MANIFEST_FILE, manifest.labels_file)):
-        path = _inside(manifest.folder.resolve(), name, str(manifest))
+        path = _inside(_real(manifest.folder), name, str(manifest))
         try:
             _refuse_foreign(path, path.stat())
         except OSError as exc:
             raise ModelError(f"{path}: it cannot be looked at any more: {exc.strerror}") from exc
-    _refuse_foreign_folders(manifest.folder.resolve(), manifest.folder.resolve())
+    _refuse_foreign_folders(_real(manifest.folder), _real(manifest.folder))
 
 
 def _refuse_foreign(path: Path, status: os.stat_result) -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -198,9 +199,10 @@ def _value(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
 
 def _union(args: tuple[Any, ...], value: Any, where: str, problems: list[str], full: Any) -> Any:
     if (tagged := _tagged(args)) and isinstance(value, Mapping):
-        if value.get("kind") not in tagged:
-            raise _ProblemError(f"kind = {value.get('kind')!r} is not allowed: it must be {describe(full)}")
-        return _table(tagged[value["kind"]], value, where, problems)
+        kind = value.get("kind")
+        if not isinstance(kind, str) or kind not in tagged:
+            raise _ProblemError(f"kind = {kind!r} is not allowed: it must be {describe(full)}")
+        return _table(tagged[kind], value, where, problems)
     for kind in args:
         if kind is types.NoneType:
             continue
@@ -242,10 +244,11 @@ def _item(kind: Any, value: Any, i: int, where: str, problems: list[str]) -> Any
 
 def _scalar(kind: Any, value: Any, full: Any) -> Any:
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value)
-        if not math.isfinite(number):
+        if not abs(value) <= sys.float_info.max:  # NaN, infinity, and whole numbers that no float holds
             raise _ProblemError(f"{value!r} is not a finite number: it must be {describe(full)}")
-        return number
+        return float(value)
+    if isinstance(value, str) and "\0" in value:
+        raise _ProblemError(f"{value!r} holds a zero byte, which no name can: it must be {describe(full)}")
     if kind is Path and isinstance(value, str) and value:
         return Path(value)
     if kind in (bool, int, str) and type(value) is kind:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
-    {"agent", "agent.errors", "agent.records", "agent.strict"},
+    {"agent", "agent.errors", "agent.records", "agent.strict", "agent.tomlfile"},
     {
         "agent.backoff", "agent.broker", "agent.cache", "agent.cbor", "agent.clock", "agent.codec", "agent.config",
         "agent.credentials", "agent.envelope", "agent.health", "agent.inbox", "agent.logs", "agent.manifest",

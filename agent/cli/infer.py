@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= args.threads <= 64:
         raise ConfigError(f"--threads {args.threads}: it must be 1 to 64")
     try:
-        manifest = find(Path(args.model).resolve(), ())
+        manifest = find(Path(args.model).absolute(), ())
         runner = open_model(manifest, RuntimeOptions(threads=args.threads), artifact_root=args.artifacts)
     except ModelError as exc:
         raise ConfigError(str(exc)) from exc

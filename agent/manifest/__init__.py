@@ -7,7 +7,6 @@ artifacts are the business of `agent.registry`. Every refusal is a ModelError th
 """
 
 import hashlib
-import tomllib
 from pathlib import Path
 
 from agent.errors import ConfigError, ModelError
@@ -31,6 +30,7 @@ from agent.manifest.tables import (
     Table,
 )
 from agent.strict import build
+from agent.tomlfile import parse, read_plain
 
 __all__ = [
     "MANIFEST_FILE", "RUNTIME_OF", "Artifact", "Dtype", "Format", "Golden", "Input", "Layout", "Manifest", "Port",
@@ -47,8 +47,8 @@ def load_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_FILE
     text = _read(path, MANIFEST_LIMIT_BYTES, "manifest")
     try:
-        raw = tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raw = parse(text)
+    except ValueError as exc:
         raise ModelError(f"{path}: this is not TOML in UTF-8: {exc}") from exc
     _refuse([f"{path}: {problem}" for problem in open_dimensions(raw)])
     try:
@@ -70,8 +70,7 @@ def load_manifest(folder: Path) -> Manifest:
 
 def _read(path: Path, limit_bytes: int, what: str) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(limit_bytes + 1)
+        data = read_plain(path, limit_bytes)
     except OSError as exc:
         raise ModelError(f"{path}: the {what} cannot be read: {exc.strerror}: put it there") from exc
     if len(data) > limit_bytes:

@@ -1,0 +1,206 @@
+"""What people, disks and other programs may do to the agent by mistake or on purpose, and what it must answer."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from agent.config import load_config, load_pipelines, load_sources
+from agent.errors import ConfigError, ModelError
+from agent.golden import read_npz
+from agent.manifest import load_manifest
+from agent.registry import find, installed, verified
+from tests.agents import MODELS, PIPELINES, ROOT
+from tests.tiny_models import make_model
+
+PLAIN = """
+schema = 1
+[paths]
+runtime = "run"
+pipelines = ["pipes"]
+[store]
+folder = "outbox"
+[models]
+folders = ["models"]
+[envelope]
+mode = "plain"
+[uplink]
+broker = "mqtt://127.0.0.1:1"
+[sources.machine]
+kind = "load"
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with a configuration that `limpet check` is content with."""
+    (tmp_path / "limpet.toml").write_text(PLAIN)
+    (tmp_path / "pipes").mkdir()
+    shutil.copy(PIPELINES / "machine.toml", tmp_path / "pipes")
+    return tmp_path
+
+
+def limpet(*words, before=(), **options):
+    """One command as a process, at most 30 s; stdout and stderr together."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*before, sys.executable, "-P", "-m", "agent", *map(str, words)], env=environment | options.pop("env", {}),
+        text=True, timeout=30, check=False, **{"capture_output": True, **options},
+    )  # fmt: skip
+
+
+def powerless(*words):
+    """The same for a user whom file permissions bind, also where the tests run as root."""
+    before = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    if before and (not shutil.which("setpriv") or subprocess.run([*before, "true"], check=False).returncode):
+        pytest.skip("cannot give up root's powers here: needs setpriv and CAP_SETPCAP")
+    return limpet(*words, before=before)
+
+
+def said_well(done, status, *words):
+    """It ended with `status`, without a traceback, and said `words`."""
+    said = f"{done.stdout}{done.stderr}"
+    assert done.returncode == status, said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
+# --- what cannot be seen must not look like nothing -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", ["conf.d", "pipes"])
+def test_a_folder_that_may_not_be_listed_is_no_empty_folder(place, closed):
+    """A closed conf.d or pipeline folder is an error: what it holds may matter."""
+    (place / closed).mkdir(exist_ok=True)
+    (place / closed).chmod(0)
+    said_well(powerless("check", "--config", place / "limpet.toml"), 2, f"{place / closed} cannot be", "Permission")
+
+
+def test_a_pipeline_folder_behind_a_closed_door_stops_nothing_else(place):
+    """Looking for it fails with a reason, and the rest is looked at."""
+    (place / "door").mkdir()
+    (place / "pipes").rename(place / "door" / "pipes")
+    config = place / "limpet.toml"
+    config.write_text(config.read_text().replace('"pipes"', '"door/pipes"'))
+    (place / "door").chmod(0)
+    said_well(powerless("check", "--config", config), 2, "ok      source machine", "door/pipes cannot be looked at")
+
+
+def test_a_closed_model_folder_hurts_only_who_wants_that_model(place):
+    """A pipeline with another model runs; the one that wants the closed model says why it does not."""
+    for name in ("vibration", "closed"):
+        shutil.copytree(MODELS / "vibration", place / "models" / name)
+        text = f'schema = 1\nname = "{name}"\nsource = "machine"\n[model]\nname = "{name}"\n'
+        (place / "pipes" / f"{name}.toml").write_text(text)
+    text = 'schema = 1\nname = "none"\nsource = "machine"\n[model]\nname = "nosuch"\n'
+    (place / "pipes" / "none.toml").write_text(text)
+    (place / "models" / "closed").chmod(0)
+    done = powerless("check", "--config", place / "limpet.toml")
+    said_well(done, 2, "ok      pipeline vibration", "WRONG   pipeline closed", "denied", "there are closed,")
+    said_well(powerless("models", "list", "--folder", place / "models"), 1, "Permission denied", "vibration")
+
+
+def test_a_model_is_found_behind_a_folder_that_is_closed(place):
+    """An ordinary user may try a pipeline although the agent's own models are not for his eyes."""
+    (place / "secret").mkdir(mode=0)
+    shutil.copytree(MODELS / "vibration", place / "open" / "vibration")
+    config = place / "limpet.toml"
+    config.write_text(config.read_text().replace('["models"]', '["secret", "open"]'))
+    text = 'schema = 1\nname = "v"\nsource = "machine"\n[model]\nname = "vibration"\n'
+    (place / "pipes" / "v.toml").write_text(text)
+    said_well(powerless("check", "--config", config), 0, "ok      pipeline v with vibration")
+
+
+# --- hostile configuration --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 5000,
+        "a = " + "[" * 60 + "]" * 60,
+        "[a" + ".a" * 5000 + "]",
+        "a = 1" + "0" * 5000,
+        "schema = 1\n[store]\nfolder = \"a\\u0000b\"",
+        "schema = 1\n[supervisor]\nstop_s = 1" + "0" * 400,
+    ],
+    ids=["nested", "unclosed", "dotted", "digits", "zero byte", "no float"],
+)
+def test_a_hostile_configuration_is_refused_in_words(tmp_path, text):
+    """Depth, length and size have limits of their own, and each is a ConfigError that names the file."""
+    path = tmp_path / "limpet.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"limpet\.toml"):
+        load_config(path)
+
+
+def test_a_kind_that_is_no_word_breaks_only_its_source(place):
+    """A list where the kind belongs is a wrong source, not the end of the agent."""
+    path = place / "limpet.toml"
+    path.write_text(path.read_text() + "\n[sources.odd]\nkind = []\n[sources.worse]\nkind = {}\n")
+    good, broken = load_sources(load_config(path), path)
+    assert set(good) == {"machine"}
+    assert "kind = [] is not allowed" in broken["odd"]
+    assert "kind = {} is not allowed" in broken["worse"]
+
+
+def test_a_pipe_among_the_pipelines_is_not_waited_for(place):
+    """A FIFO where a file belongs would hold the start for ever."""
+    os.mkfifo(place / "pipes" / "b.toml")
+    (place / "pipes" / "c.toml").symlink_to("c.toml")
+    good, broken = load_pipelines([place / "pipes"])
+    assert [file.config.name for file in good] == ["machine"]
+    assert "no regular file" in broken["b"]
+    assert "symbolic links" in broken["c"]
+
+
+def test_two_broken_files_of_one_name_are_both_named(tmp_path):
+    """One reason does not hide the other."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "eye.toml").write_text("schema = 7")
+    _, broken = load_pipelines([tmp_path / "one", tmp_path / "two"])
+    assert len(broken) == 2
+
+
+# --- hostile models ---------------------------------------------------------------------------------------------------
+
+
+def test_odd_model_folders_give_reasons(tmp_path):
+    """Pipes, links to themselves, names beyond any limit: a ModelError each."""
+    make_model(tmp_path / "good", "copy", "onnx")
+    (tmp_path / "loop").symlink_to("loop")
+    make_model(tmp_path / "looped", "copy", "onnx")
+    file = tmp_path / "looped" / load_manifest(tmp_path / "looped").artifacts[0].file
+    file.unlink()
+    file.symlink_to(file.name)
+    piped = tmp_path / "piped"
+    make_model(piped, "copy", "onnx")
+    text = (piped / "model.toml").read_text()
+    (piped / "model.toml").write_text('labels_file = "labels.txt"\n' + text)
+    os.mkfifo(piped / "labels.txt")
+    assert [found.folder.name for found in installed([tmp_path]) if found.manifest] == ["good", "looped"]
+    with pytest.raises(ModelError, match="no regular file"):
+        load_manifest(piped)
+    looped = load_manifest(tmp_path / "looped")
+    with pytest.raises(ModelError, match="cannot be read"), verified(looped, looped.artifacts[0]):
+        pass
+    with pytest.raises(ModelError, match="cannot be read"):
+        find(tmp_path / "loop", [])
+    with pytest.raises(ModelError, match="too long"):
+        find("a" * 300, [tmp_path])
+
+
+def test_a_damaged_npz_is_refused(tmp_path):
+    """Wherever the damage lies: a ModelError with the file's name."""
+    sound = next(MODELS.glob("vibration/golden/*.npz")).read_bytes()
+    path = tmp_path / "one.npz"
+    for at in range(0, len(sound), 3):
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 0xFF]) + sound[at + 1 :])
+        try:
+            read_npz(path)
+        except ModelError as exc:
+            assert "one.npz" in str(exc)
