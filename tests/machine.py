@@ -18,6 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOT_S = 60.0
+PACKAGES = "PYTHONPATH=/opt/packages"
+"""Where the machine finds the Python packages: an environment variable for the service and for commands."""
 
 _BOOT = """
 set -euo pipefail
@@ -42,7 +44,7 @@ class Machine:
 
     def run(self, line, check=True, timeout_s=60):
         """The output of a shell line in the machine, both streams; fails the test when the line fails."""
-        command = ["nsenter", "-t", str(self.leader), "-a", "bash", "-c", line]
+        command = ["nsenter", "-t", str(self.leader), "-a", "-r", "-w", "env", PACKAGES, "bash", "-c", line]
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout_s, check=False
         )
@@ -101,8 +103,6 @@ def _ready(child, log):
             machine = Machine(int(leaders[0]))
             state = machine.run("systemctl is-active multi-user.target", check=False)
             if state == "active":
-                site = "$(/opt/limpet/current/bin/python -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))')"
-                machine.run(f"echo /opt/packages >{site}/packages.pth")
                 return machine
         time.sleep(0.1)
     words = log.read_text(errors="replace").strip()

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPT = ROOT / "tools" / "install.sh"
 
 
-def install(root, *words, script=SCRIPT, check=True):
+def install(root, *words, checkout=ROOT, check=True):
     """Run the installer for an image at `root`; returns the finished process."""
-    done = subprocess.run([script, "--root", root, *words], capture_output=True, text=True, check=False, timeout=120)
+    command = [checkout / "tools/install.sh", "--root", root, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -29,10 +29,18 @@ def able():
             pytest.skip(f"the installer needs {tool}")
 
 
+@pytest.fixture(scope="module")
+def checkout(able, tmp_path_factory):
+    """A copy of this checkout, so that a test may change it."""
+    copy = tmp_path_factory.mktemp("checkout") / "limpet"
+    useless = shutil.ignore_patterns(".*", "tests", "build", "__pycache__", "node_modules", "*.egg-info")
+    return shutil.copytree(ROOT, copy, ignore=useless)
+
+
 @pytest.fixture
-def image(able, tmp_path):
+def image(checkout, tmp_path):
     """A root folder with Limpet installed, without the Python packages (they take a minute and a network)."""
-    install(tmp_path / "image", "--no-deps")
+    install(tmp_path / "image", "--no-deps", checkout=checkout)
     return tmp_path / "image"
 
 
@@ -48,7 +56,7 @@ def group_number(image):
     return int(line.split(":")[2])
 
 
-def test_everything_lies_where_it_belongs(image):
+def test_everything_lies_where_it_belongs(image, checkout):
     """Program, units, configuration, with the owners and modes that keep each from the others."""
     limpet = group_number(image)
     assert mode(image / "etc/limpet") == (0o750, 0, limpet)
@@ -59,7 +67,7 @@ def test_everything_lies_where_it_belongs(image):
     release = image / "opt/limpet" / (image / "opt/limpet/current").readlink()
     assert (release / "bin/python").exists()
     site = next(release.glob("lib/python3.*/site-packages"))
-    assert (site / "agent/__main__.py").read_bytes() == (ROOT / "agent/__main__.py").read_bytes()
+    assert (site / "agent/__main__.py").read_bytes() == (checkout / "agent/__main__.py").read_bytes()
     assert (image / "opt/limpet/share/limpet/models").resolve() == release / "share/limpet/models"
     for path in (release / "share").rglob("*"):
         assert mode(path) in {(0o644, 0, 0), (0o755, 0, 0)}, path
@@ -73,12 +81,12 @@ def test_nothing_that_runs_can_be_changed_by_the_agent(image):
             assert (bits & 0o022, owner) == (0, 0), path
 
 
-def test_a_second_run_changes_nothing(image):
+def test_a_second_run_changes_nothing(image, checkout):
     """Same sources, same release; the operator's configuration is left as it is."""
     (image / "etc/limpet/limpet.toml").write_text("schema = 1\n# mine\n")
     (image / "etc/credstore/limpet.signing.key").write_text("key")
     before = {path: path.lstat().st_ino for path in (image / "opt/limpet").rglob("*")}
-    said = install(image, "--no-deps").stdout
+    said = install(image, "--no-deps", checkout=checkout).stdout
     assert "already there" in said
     assert {path: path.lstat().st_ino for path in (image / "opt/limpet").rglob("*")} == before
     assert "# mine" in (image / "etc/limpet/limpet.toml").read_text()
@@ -86,28 +94,25 @@ def test_a_second_run_changes_nothing(image):
     assert mode(image / "etc/credstore/limpet.signing.key")[0] == 0o600
 
 
-def test_an_upgrade_keeps_one_release_to_go_back_to(image, tmp_path):
+def test_an_upgrade_keeps_one_release_to_go_back_to(image, checkout):
     """Three versions one after the other: the newest in use, the one before kept, the oldest gone."""
-    checkout = tmp_path / "checkout"
-    useless = shutil.ignore_patterns(".*", "tests", "__pycache__", "node_modules", "*.egg-info")
-    shutil.copytree(ROOT, checkout, ignore=useless)
     seen = [(image / "opt/limpet/current").readlink().name]
     for version in ("two", "three"):
         (checkout / "agent" / "version_mark.py").write_text(f'"""{version}"""\n')
-        install(image, "--no-deps", script=checkout / "tools/install.sh")
+        install(image, "--no-deps", checkout=checkout)
         seen.append((image / "opt/limpet/current").readlink().name)
     assert len(set(seen)) == 3
     assert {path.name for path in (image / "opt/limpet/releases").iterdir()} == set(seen[1:])
     assert (image / "opt/limpet/share/limpet/models").is_dir()
 
 
-def test_a_broken_build_is_built_again(image):
+def test_a_broken_build_is_built_again(image, checkout):
     """A release without its mark (power cut in the middle) is not trusted."""
     release = image / "opt/limpet" / (image / "opt/limpet/current").readlink()
     (release / ".complete").unlink()
     site = next(release.glob("lib/python3.*/site-packages"))
     (site / "agent/__main__.py").unlink()
-    assert "building release" in install(image, "--no-deps").stdout
+    assert "building release" in install(image, "--no-deps", checkout=checkout).stdout
     assert (site / "agent/__main__.py").exists()
 
 

@@ -114,7 +114,7 @@ switch_to() { # the old release stays for one step back; older ones go
 }
 
 install_all() {
-    local chosen id
+    local chosen id units_before
     chosen=$(find_python)
     id=$(release_id "$chosen")
     install -d -m 0755 "$opt" "$opt/releases"
@@ -124,15 +124,24 @@ install_all() {
         say "building release $id with $("$chosen" --version)"
         build_release "$opt/releases/$id" "$chosen"
     fi
+    units_before=$(unit_sum)
     put_files
-    if [ "$(readlink "$opt/current" 2>/dev/null)" != "releases/$id" ]; then switch_to "$id"; fi
+    if [ "$(readlink "$opt/current" 2>/dev/null)" != "releases/$id" ]; then
+        switch_to "$id"
+        units_before=other
+    fi
     if live; then
         systemctl daemon-reload
-        if systemctl --quiet is-active limpet.service; then systemctl restart limpet.service && say "restarted limpet.service"; fi
+        if [ "$(unit_sum)" != "$units_before" ] && systemctl --quiet is-active limpet.service; then
+            systemctl restart limpet.service
+            say "restarted limpet.service"
+        fi
     fi
     say "release $id is in use; configuration: $etc/limpet.toml"
     if ! live || ! systemctl --quiet is-enabled limpet.service 2>/dev/null; then next_steps; fi
 }
+
+unit_sum() { sha256sum <"$root/etc/systemd/system/limpet.service" 2>/dev/null || true; }
 
 next_steps() {
     cat <<-'TEXT'
