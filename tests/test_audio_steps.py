@@ -286,7 +286,8 @@ def test_keys_alone_describe_well_known_front_ends():
     assert _step("pre", "log_mel", **yamnet)(_view(np.zeros(15_600, np.int16))).data == pytest.approx(math.log(0.001))
     whisper = {"frame_length": 400, "frame_step": 160, "fft_length": 400, "pad": "reflect", "mel_bins": 80,
                "f_min_hz": 0, "f_max_hz": 8000, "mel_scale": "slaney", "mel_slope": "hz", "mel_norm": "slaney",
-               "log": "log10", "log_floor": 1e-10, "log_range": 8.0, "shift": 4.0, "gain": 0.25, "frames": 100}  # fmt: skip
+               "log": "log10", "log_floor": 1e-10, "log_range": 8.0, "shift": 4.0, "gain": 0.25,
+               "frames": 100}  # fmt: skip
     signal = _noise(RATE)
     got = _step("pre", "log_mel", **whisper)(_view(signal)).data
     padded = np.pad(signal / 32768, 200, mode="reflect")

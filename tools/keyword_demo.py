@@ -33,7 +33,7 @@ SCRIPT = (
 TEXT = """\
 # demo.wav: keywords said by synthetic voices in a room with noise; between them a sentence that holds none.
 rate_hz = 16000
-rule = {{ kind = "appears", n = 2, m = 3, clear_n = 3 }}
+rule = {{ kind = "appears", n = 2, m = 3, clear_n = 3, min_score = 0.7 }}
 # told_s: seconds of the recording in which the deciding view (1 s long) begins.
 {words}"""
 WORD = """

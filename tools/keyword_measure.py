@@ -34,8 +34,8 @@ REAL_WORDS = (
 """File, second, word."""
 REAL_OTHERS = ("noise_1000ms.wav", "silence_1000ms.wav")
 REAL_SPEECH = ("silero_test.wav", "short_wav_easy10s.wav")
-RULE = Appears(kind="appears", n=2, m=3, clear_n=3)
-"""The rule that false accepts are counted with: two of three views, 0.25 s apart, must agree."""
+RULE = Appears(kind="appears", n=2, m=3, clear_n=3, min_score=0.7)
+"""The rule of pipelines/keywords.toml: two of three views, 0.25 s apart, must agree and be sure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def on_unseen_voices(ear: Ear, stuff: Material, per_label: int, seed: int) -> di
 
 
 def false_accepts_on_unseen_voices(ear: Ear, held_out: Corpus, minutes: int, seed: int) -> dict[str, object]:
-    """Events per hour while held-out voices read sentences without keywords, 20 dB above pink-like noise."""
+    """Events per hour while held-out voices read sentences without keywords, 20 dB above white noise."""
     rng = np.random.default_rng(seed)
     takes = [i for i, label in enumerate(held_out.labels) if label == SENTENCE]
     size, parts, total = minutes * 60 * RATE_HZ, [], 0
