@@ -1,14 +1,17 @@
 """The agent's Unix socket: one JSON object asked, one answered, then the line closes.
 
 It answers only to users who can write the socket file (mode 0660, the agent's user and group) and does only what the
-handlers that it was given do. Requests are limited in size and in time before they are parsed.
+handlers that it was given do. Requests are limited in size and in time before they are parsed, so that one who asks
+badly costs the others a second.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,12 @@ REQUEST_LIMIT = 64 * 1024
 """Largest request, bytes."""
 ANSWER_LIMIT = 64 * 1024 * 1024
 """Largest answer that the asking side accepts, bytes."""
+REQUEST_S = 1.0
+"""Time for a whole request to arrive, seconds."""
 PATIENCE_S = 5.0
-"""How long one side waits for the other, seconds."""
+"""Time for a whole answer, seconds."""
+BACKLOG = 64
+"""Askers that may wait at the same time; the kernel turns others away."""
 
 Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -51,20 +58,28 @@ class ControlServer:
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._refuse_second()
             self._path.unlink(missing_ok=True)
             server.bind(str(self._path))
             self._path.chmod(0o660)
         except OSError as exc:
             server.close()
-            remedy = "set [paths] runtime to a folder that the agent may write"
-            raise ConfigError(f"control socket {self._path}: {exc.strerror}: {remedy}") from exc
-        server.listen(4)
+            remedy = "set [paths] runtime to a folder that the agent may write, with a short name"
+            raise ConfigError(f"control socket {self._path}: {exc.strerror or exc}: {remedy}") from exc
+        server.listen(BACKLOG)
         server.settimeout(1.0)
         return server
 
+    def _refuse_second(self) -> None:
+        """A socket that somebody serves is not taken from him; one that was left behind is."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(REQUEST_S)
+            if probe.connect_ex(str(self._path)) in (0, errno.EAGAIN):  # EAGAIN: too many wait there
+                raise OSError(errno.EADDRINUSE, "another agent listens there; give each its own")
+
     def _serve(self, peer: socket.socket) -> None:
         try:
-            request = _receive(peer, REQUEST_LIMIT)
+            request = _receive(peer, REQUEST_LIMIT, REQUEST_S)
             handler = self._handlers.get(str(request.get("ask")))
             answer: Mapping[str, Any]
             if handler is None:
@@ -77,6 +92,7 @@ class ControlServer:
         except (OSError, ValueError) as exc:
             answer = {"error": f"request not understood: {exc}"}
         with contextlib.suppress(OSError):  # the asker may have gone
+            peer.settimeout(PATIENCE_S)
             peer.sendall(json.dumps(answer).encode() + b"\n")
 
 
@@ -87,7 +103,7 @@ def ask(path: Path, question: str, **arguments: Any) -> dict[str, Any]:
         try:
             line.connect(str(path))
             line.sendall(json.dumps({"ask": question, **arguments}).encode() + b"\n")
-            answer = _receive(line, ANSWER_LIMIT)
+            answer = _receive(line, ANSWER_LIMIT, PATIENCE_S)
         except (OSError, ValueError) as exc:
             why = "is it running, and may you use its socket?"
             raise ConfigError(f"no agent answers at {path} ({exc}): {why}") from exc
@@ -96,17 +112,23 @@ def ask(path: Path, question: str, **arguments: Any) -> dict[str, Any]:
     return answer
 
 
-def _receive(line: socket.socket, limit: int) -> dict[str, Any]:
-    line.settimeout(PATIENCE_S)
+def _receive(line: socket.socket, limit: int, limit_s: float) -> dict[str, Any]:
+    until_s = time.monotonic() + limit_s
     held = bytearray()
     while not held.endswith(b"\n"):
+        line.settimeout(max(1e-3, until_s - time.monotonic()))
         chunk = line.recv(65536)
         if not chunk:
             break
         held += chunk
         if len(held) > limit:
             raise ValueError(f"more than {limit} bytes")
-    made = json.loads(held)
+        if time.monotonic() > until_s:
+            raise TimeoutError(f"it did not come to its end within {limit_s:g} s")
+    try:
+        made = json.loads(held)
+    except RecursionError as exc:
+        raise ValueError("lists and objects lie too deep in each other") from exc
     if not isinstance(made, dict):
         raise ValueError("not a JSON object")
     return made

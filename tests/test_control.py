@@ -1,7 +1,9 @@
 """The agent's socket answers questions, refuses nonsense, and keeps serving."""
 
+import contextlib
 import socket
 import threading
+import time
 
 import pytest
 
@@ -45,6 +47,9 @@ def test_only_owner_and_group_may_ask(served):
         (b'{"ask": "nothing"}\n', b"unknown question"),
         (b"not json\n", b"not understood"),
         (b"[1]\n", b"not understood"),
+        (b"[" * 60_000 + b"\n", b"too deep"),
+        (b"\xff\xfe\n", b"not understood"),
+        (b"1" * 5000 + b"\n", b"not understood"),
         (b"x" * (REQUEST_LIMIT + 2) + b"\n", b"more than"),
         (b'{"ask": "full"}\n', b"disk is full"),
     ],
@@ -71,3 +76,48 @@ def test_no_agent_is_said_clearly(tmp_path):
     """Without an agent the message names the socket and what to look at."""
     with pytest.raises(ConfigError, match="no agent answers at .*is it running"):
         ask(tmp_path / "none.sock", "echo")
+
+
+def test_who_dribbles_a_request_holds_nobody_up(served):
+    """A byte now and then does not renew the deadline."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as slow:
+        slow.connect(str(served))
+        start_s = time.monotonic()
+        dribble = threading.Thread(target=_dribble, args=(slow,))
+        dribble.start()
+        assert ask(served, "echo", word="next") == {"heard": "next"}
+        assert time.monotonic() - start_s < 3
+        dribble.join(10)
+        assert not dribble.is_alive()
+
+
+def _dribble(line):
+    with contextlib.suppress(OSError):
+        for _ in range(80):
+            line.sendall(b" ")
+            time.sleep(0.1)
+
+
+def test_many_may_ask_at_once(served):
+    """Thirty askers at the same moment all get their answers."""
+    heard = []
+    askers = [threading.Thread(target=lambda: heard.append(ask(served, "echo", word="x"))) for _ in range(30)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join(10)
+    assert heard == [{"heard": "x"}] * 30
+
+
+def test_a_second_agent_does_not_take_the_socket_away(served, tmp_path):
+    """Who would listen where another listens is refused; the first goes on."""
+    with pytest.raises(ConfigError, match="another agent listens there"):
+        ControlServer(served, {}).run(threading.Event(), lambda: None)
+    assert ask(served, "echo", word="first") == {"heard": "first"}
+
+
+def test_a_name_too_long_for_a_socket_is_said(tmp_path):
+    """The kernel takes 107 characters; the message names the path and the remedy."""
+    path = tmp_path / ("x" * 120) / "control.sock"
+    with pytest.raises(ConfigError, match=r"too long: set \[paths\] runtime"):
+        ControlServer(path, {}).run(threading.Event(), lambda: None)
