@@ -1,10 +1,8 @@
 """The shipped keyword model hears what it was made for: its golden sounds, its demo, and real people."""
 
-import os
 import sys
 import tomllib
 import wave
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +14,10 @@ from agent.rules import initial, step
 from agent.settings.rules import Appears
 from agent.strict import build
 from pipelines import make_step
+from tests import realdata
 
-REPO = Path(__file__).resolve().parents[1]
-FOLDER = REPO / "models" / "keywords"
-REAL = Path(os.environ.get("LIMPET_REALDATA") or REPO / ".." / "shared" / "realdata") / "inputs"
+FOLDER = realdata.REPO / "models" / "keywords"
+REAL = realdata.ROOT / "inputs"
 WORDS = (
     ("down.wav", 0, "down"), ("yes.wav", 0, "yes"), ("yes_1000ms.wav", 0, "yes"), ("no_1000ms.wav", 0, "no"),
     ("right_left_up.wav", 0, "right"), ("right_left_up.wav", 1, "left"), ("right_left_up.wav", 2, "up"),
@@ -89,10 +87,9 @@ def test_the_demo_tells_each_word_once_in_time(manifest, infer):
         assert word["told_s"][0] <= t_s <= word["told_s"][1]
 
 
+@realdata.needed
 def test_real_people_are_understood(manifest, infer):
     """Seven words by real people: as many right as model.toml says, and no word in noise or silence."""
-    if not REAL.is_dir():
-        pytest.skip(f"no real data at {REAL}: set LIMPET_REALDATA")
     right = sum(_word(infer, _sound(REAL / f)[s * 16_000 : (s + 1) * 16_000]) == word for f, s, word in WORDS)
     assert right == manifest.accuracy["real_words"]["right"]
     assert right >= 6
@@ -109,7 +106,7 @@ def test_softer_words_stay_the_same(manifest, infer):
 
 def test_no_sentence_of_the_training_holds_a_keyword():
     """What is spoken as "unknown" must not contain what shall be known."""
-    sys.path.insert(0, str(REPO / "tools"))
+    sys.path.insert(0, str(realdata.REPO / "tools"))
     try:
         import keyword_texts as texts
     finally:

@@ -1,32 +1,15 @@
 """Real speech and public models, from raw samples through the agent's own steps, give the recorded answers."""
 
-import json
-import os
 import wave
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agent.inference import Inference, open_model
-from agent.manifest import load_manifest
 from agent.records import Sample, View
 from pipelines import make_step
+from tests.realdata import ROOT, case, inference, needed
 
-ROOT = Path(os.environ.get("LIMPET_REALDATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "realdata")
-MANIFESTS = Path(__file__).resolve().parent / "manifests"
-
-
-def _case(name):
-    index = ROOT / "index.json"
-    if not index.exists():
-        pytest.skip(f"no real data at {ROOT}: set LIMPET_REALDATA")
-    return next(case for case in json.loads(index.read_text())["cases"] if case["id"] == name)
-
-
-def _inference(name):
-    manifest = load_manifest(MANIFESTS / name)
-    return manifest, Inference(manifest, open_model(manifest, artifact_root=ROOT))
+pytestmark = needed
 
 
 def _chunks(file, size):
@@ -40,8 +23,8 @@ def _chunks(file, size):
 
 def _heard(name, file, size=1600):
     """Every view of a file with what the model found in it."""
-    manifest, infer = _inference(name)
-    window = make_step("window", manifest.window, "a test")
+    infer = inference(name)
+    window = make_step("window", infer.manifest.window, "a test")
     state = window.initial()
     for sample in _chunks(file, size):
         state, views = window(state, sample)
@@ -51,24 +34,24 @@ def _heard(name, file, size=1600):
 
 def test_words_are_read_from_raw_speech():
     """Five spoken words in three recordings: own MFCC front end, the spoken word on top with the recorded score."""
-    case = _case("o04-kws-raw")
+    recorded = case("o04-kws-raw")
     heard = {}
-    for file in case["inputs"]:
+    for file in recorded["inputs"]:
         for view, (best, *_) in _heard("kws-ref", file):
             heard[f"{file}@{view.t0_s:.0f}s"] = best
-    required = {place: word["word_spoken"] for place, word in case["expected"].items() if word["required"]}
+    required = {place: word["word_spoken"] for place, word in recorded["expected"].items() if word["required"]}
     assert len(required) == 5
     assert {place: heard[place].label for place in required} == required
     for place in required:
-        assert heard[place].score == pytest.approx(case["measured"][place][1], abs=0.02)
+        assert heard[place].score == pytest.approx(recorded["measured"][place][1], abs=0.02)
 
 
 def test_features_made_elsewhere_are_fed_as_they_are():
     """Four feature files: the recorded label, each raw output within the recorded tolerance."""
-    case = _case("o05-micro-speech-int8")
-    _, infer = _inference("micro-speech")
-    assert len(case["expected"]) == 4
-    for file, expected in case["expected"].items():
+    recorded = case("o05-micro-speech-int8")
+    infer = inference("micro-speech")
+    assert len(recorded["expected"]) == 4
+    for file, expected in recorded["expected"].items():
         inferred = infer(View(np.load(ROOT / file)))
         assert inferred.findings[0].label == expected["label"], file
         raw = inferred.outputs["labels_softmax"].reshape(-1).astype(int)
@@ -78,23 +61,23 @@ def test_features_made_elsewhere_are_fed_as_they_are():
 @pytest.mark.parametrize("size", [512, 16_000])
 def test_the_wake_word_is_heard_in_a_stream_with_music(size):
     """Ten seconds, three words: at least two are heard in time, and nothing is heard elsewhere."""
-    case = _case("o06-streaming-wakeword")
-    (file,), windows = case["inputs"], case["expected"]["true_windows_s"]
+    recorded = case("o06-streaming-wakeword")
+    (file,), windows = recorded["inputs"], recorded["expected"]["true_windows_s"]
     times = [view.t1_s for view, found in _heard("wakeword", file, size) if found]
     hits = [any(start <= t <= end + 0.5 for t in times) for start, end in windows]
     outside = [t for t in times if not any(start <= t <= end + 1.0 for start, end in windows)]
-    assert sum(hits) >= case["expected"]["tp"]
+    assert sum(hits) >= recorded["expected"]["tp"]
     assert outside == []
 
 
 def test_the_wake_word_scores_are_the_recorded_ones():
     """The third word peaks where the reference run peaked, and nothing outside the words comes near."""
-    case = _case("o06-streaming-wakeword")
-    manifest, infer = _inference("wakeword")
-    window = make_step("window", manifest.window, "a test")
+    recorded = case("o06-streaming-wakeword")
+    infer = inference("wakeword")
+    window = make_step("window", infer.manifest.window, "a test")
     state, peak, outside = window.initial(), 0.0, 0.0
-    windows = case["expected"]["true_windows_s"]
-    for sample in _chunks(case["inputs"][0], 4000):
+    windows = recorded["expected"]["true_windows_s"]
+    for sample in _chunks(recorded["inputs"][0], 4000):
         state, views = window(state, sample)
         for view in views:
             score = (int(infer(view).outputs["StatefulPartitionedCall:0"].reshape(-1)[0]) + 128) / 256
@@ -103,4 +86,4 @@ def test_the_wake_word_scores_are_the_recorded_ones():
             elif not any(start <= view.t1_s <= end + 1.0 for start, end in windows):
                 outside = max(outside, score)
     assert peak == pytest.approx(0.906, abs=0.02)
-    assert outside == pytest.approx(case["measured"]["max_p_outside"], abs=0.02)
+    assert outside == pytest.approx(recorded["measured"]["max_p_outside"], abs=0.02)

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import wave
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -21,17 +20,9 @@ from agent.records import View
 from agent.runtime import declared_ports
 from agent.skeleton import skeleton
 from pipelines.image import decode_image, image_view
+from tests.realdata import MANIFESTS, REPO, ROOT, case, inference, needed
 
-REPO = Path(__file__).resolve().parent.parent
-ROOT = Path(os.environ.get("LIMPET_REALDATA") or REPO.parent / "shared" / "realdata").resolve()
-MANIFESTS = REPO / "tests" / "manifests"
-
-HERE = (ROOT / "index.json").exists()
-pytestmark = pytest.mark.skipif(not HERE, reason=f"no real data at {ROOT}: set LIMPET_REALDATA")
-
-
-def case(name):
-    return next(c for c in json.loads((ROOT / "index.json").read_text())["cases"] if c["id"] == name)
+pytestmark = needed
 
 
 def described(folder, path):
@@ -101,8 +92,7 @@ REFUSED = {"person_detect": "quantized_dimension must be in range", "model_invok
 @pytest.mark.parametrize("name", REFUSED)
 def test_models_that_the_runtime_must_refuse_hurt_nothing_else(tmp_path, name):
     """o19: a ModelError with the runtime's reason; the process lives and another model keeps running."""
-    other = load_manifest(MANIFESTS / "micro-speech")
-    infer = Inference(other, open_model(other, artifact_root=ROOT))
+    infer = inference("micro-speech")
     yes = View(np.load(ROOT / "inputs" / "yes_features_int8.npy"))
     before = infer(yes).outputs["labels_softmax"].tolist()
     sha256 = case("o19-refused")["model_sha256"][f"models/{name}.tflite"]
@@ -150,8 +140,7 @@ def test_the_example_of_the_documentation_sees_a_person(tmp_path):
 
 def test_the_state_of_a_voice_detector_is_carried():
     """o07: with the state the detector hears speech in three quarters of the recording, without it in far less."""
-    manifest = load_manifest(MANIFESTS / "silero-vad")
-    infer = Inference(manifest, open_model(manifest, artifact_root=ROOT))
+    infer = inference("silero-vad")
     with wave.open(str(ROOT / "inputs" / "silero_test.wav")) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
         sound = np.frombuffer(file.readframes(file.getnframes()), "<i2") / np.float32(32768)
@@ -170,8 +159,7 @@ def test_the_state_of_a_voice_detector_is_carried():
 def test_three_inputs_and_five_outputs_of_a_detector():
     """o14: vehicles in three frames, quantised LSTM state passed on, the three best boxes of each frame."""
     expected = case("o14-traffic-multi-io")["expected"]
-    manifest = load_manifest(MANIFESTS / "traffic")
-    infer = Inference(manifest, open_model(manifest, artifact_root=ROOT))
+    infer = inference("traffic")
     frames = expected["top3_per_frame [class,score,ymin xmin ymax xmax]"]
     for number, best in enumerate(frames, 1):
         file = ROOT / "inputs" / f"traffic_000{number}.bmp"

@@ -2,9 +2,6 @@
 
 import csv
 import datetime as dt
-import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +11,11 @@ from agent.inference import Inference, open_model
 from agent.manifest import load_manifest
 from agent.settings.capture import ReplayConfig
 from pipelines import make_step
+from tests import realdata
+from tests.realdata import REPO, ROOT
 
-REPO = Path(__file__).resolve().parents[1]
-ROOT = Path(os.environ.get("LIMPET_REALDATA") or REPO.parent / "shared" / "realdata")
+pytestmark = realdata.needed
+
 FILES = (
     "machine_temperature_system_failure",
     "ec2_request_latency_system_failure",
@@ -29,10 +28,7 @@ PROBATION = 0.15
 
 @pytest.fixture(scope="module")
 def case():
-    index = ROOT / "index.json"
-    if not index.exists():
-        pytest.skip(f"no real data at {ROOT}: set LIMPET_REALDATA")
-    return next(c for c in json.loads(index.read_text())["cases"] if c["id"] == "o18-nab")
+    return realdata.case("o18-nab")
 
 
 def key(name):
