@@ -42,7 +42,7 @@ class RuntimeOptions:
 class ModelsConfig:
     """Where models lie and how many run at once: `[models]`."""
 
-    folders: tuple[Path, ...] = (Path("/var/lib/limpet/models"), Path("/usr/local/share/limpet/models"))
+    folders: tuple[Path, ...] = (Path("/var/lib/limpet/models"), Path("/opt/limpet/share/limpet/models"))
     """Searched in this order for a model's name."""
     artifact_limit_mb: Annotated[float, Range(0.001, 4096)] = 512.0
     """A larger model file is refused before it is read, MB (10^6 bytes)."""
