@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from agent.clock import SystemClock
 from agent.codec import encode
@@ -71,12 +71,14 @@ def until(condition, timeout_s=10.0):
 class Keys:
     """The device's signing key and one reader's key."""
 
-    def __init__(self, signing=None, reader=None):
+    def __init__(self, signing=None, reader=None, epoch_s=3600):
         self.signing = signing or SigningKey.generate()
         self.reader = reader or ReaderKey.generate()
+        self.epoch_s = epoch_s
 
     def sealer(self):
-        return Sealer(DeviceIdentity(SITE, DEVICE, self.signing, b""), [self.reader.public])
+        identity = DeviceIdentity(SITE, DEVICE, self.signing, b"")
+        return Sealer(identity, [self.reader.public], max_age_s=self.epoch_s)
 
     def opener(self):
         return Opener([self.reader], Trust((TrustedDevice(SITE, DEVICE, "sealed", (self.signing.public,)),)))
@@ -86,7 +88,8 @@ def make_uplink(config, store, keys=None, facets=dict, delivered=None):
     """An uplink that seals, or speaks plainly when `keys` is None."""
     subject = Subject(Topics(SITE, DEVICE), facets)
     make = keys.sealer if keys else PlainSealer
-    return Uplink(config, subject, store, make, SystemClock(), open_link=Link, **({"delivered": delivered} if delivered else {}))
+    more = {"delivered": delivered} if delivered else {}
+    return Uplink(config, subject, store, make, SystemClock(), open_link=Link, **more)
 
 
 class Listener:
@@ -122,10 +125,3 @@ class Listener:
                 except EnvelopeError as exc:
                     self.errors.append(str(exc))
         return enough()
-
-
-@contextmanager
-def quiet():
-    """Ignore a broken connection in the tests' own tools."""
-    with suppress(OSError):
-        yield

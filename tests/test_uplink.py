@@ -1,11 +1,15 @@
 """Events reach the broker at least once, in order, sealed; refusals are understood and hold nobody else up."""
 
 import json
+import signal
 import time
 
 import pytest
 
 from agent.envelope import Opener, Trust, TrustedDevice
+from agent.settings.uplink import UplinkConfig
+from agent.uplink.keyring import Keyring
+from agent.uplink.refusals import Refusals
 from tests.broker import ACL, listening, mosquitto
 from tests.lite import DEVICE, SITE, Keys, Listener, draft, make_uplink, open_store, running, until
 
@@ -20,7 +24,11 @@ def test_events_arrive_sealed_and_leave_the_outbox(broker, tmp_path):
     """What was accepted arrives decrypted, in order, and is deleted once acknowledged."""
     keys = Keys()
     with open_store(tmp_path / "outbox") as store, listening(broker) as link:
-        uplink = make_uplink(broker.uplink(tls=True), store, keys, facets=lambda: {"config": {"digest": "abc"}})
+        delays_s = []
+        uplink = make_uplink(
+            broker.uplink(tls=True), store, keys, facets=lambda: {"config": {"digest": "abc"}},
+            delivered=lambda stream, s: delays_s.append(s),
+        )  # fmt: skip
         listener = Listener(link, keys.opener())
         with running(store.run, uplink.run):
             for i in range(30):
@@ -29,7 +37,8 @@ def test_events_arrive_sealed_and_leave_the_outbox(broker, tmp_path):
             assert listener.read(lambda: len(listener.events) == 30)
         assert listener.seqs("door") == list(range(30))
         assert [e.draft.body["i"] for e in listener.events] == list(range(30))
-        assert uplink.stats()["acked_events"] == 30
+        assert uplink.stats()["acked_events"] == len(delays_s) == 30
+        assert all(0 < s < 10 for s in delays_s)
         listener.read(lambda: "stopped" in str(listener.bodies("status")))
         assert [b["state"] for b in listener.bodies("status")] == ["online", "stopped"]
         assert listener.bodies("twin") == [{"digest": "abc"}]
@@ -228,3 +237,124 @@ def test_posts_reach_the_broker_newest_first_of_a_name(broker, tmp_path):
             assert listener.read(lambda: listener.bodies("metric") and listener.bodies("alarm"))
         assert listener.bodies("metric") == [{"v": 2}]
         assert listener.bodies("alarm") == [{"text": "disk full"}]
+
+
+def test_a_new_epoch_is_announced_before_anything_is_sealed_under_it(broker, tmp_path):
+    """Epochs of a third of a second: every event opens, its key envelope always came first, facets are said again."""
+    keys = Keys(epoch_s=0.3)
+    with open_store(tmp_path / "outbox") as store, listening(broker) as link:
+        listener = Listener(link, keys.opener())
+        facets = {"config": {"digest": "abc"}}
+        with running(store.run, make_uplink(broker.uplink(), store, keys, facets=lambda: facets).run):
+            for i in range(120):
+                store.accept(draft(i=i))
+                listener.read(lambda: False, 0.01)
+            assert listener.read(lambda: len(listener.seqs("door")) == 120)
+        assert not listener.errors
+        assert listener.opener.counts["held"] == 0
+        assert len({t for t in listener.topics if "/keys/" in t}) >= 4
+        assert len(listener.bodies("twin")) >= 3
+        assert len(json.loads(store.recall("kids"))) >= 4
+
+
+def test_old_key_envelopes_are_cleared_when_no_reader_can_need_them():
+    """After the retention time, by a clock that can be believed; a clock in 1970 clears nothing."""
+    memory = Memory()
+    clock = Wall(1_800_000_000.0)
+    ring = Keyring(memory, 7 * 86400, clock)
+    assert ring.published("a") == []
+    clock.wall += 3600
+    assert ring.published("b") == []
+    clock.wall = 12.0
+    assert ring.published("c") == []
+    clock.wall = 1_800_000_000.0 + 7 * 86400 + 1800
+    assert ring.published("d") == ["a"]
+    clock.wall += 3600
+    assert ring.published("d") == ["b"]
+    assert set(json.loads(memory.kept["kids"])) == {"c", "d"}
+
+
+class Memory:
+    """Keeps short texts."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def remember(self, key, text):
+        self.kept[key] = text
+        return True
+
+    def recall(self, key):
+        return self.kept.get(key, "")
+
+
+class Wall:
+    """A wall clock that says what it is told."""
+
+    def __init__(self, wall):
+        self.wall = wall
+
+    def wall_s(self):
+        return self.wall
+
+
+def test_a_stop_waits_three_seconds_at_most_for_a_broker_that_hangs(tmp_path):
+    """The broker stops answering: the lane still ends, and nothing is taken for delivered."""
+    with mosquitto(tmp_path) as broker, open_store(tmp_path / "outbox") as store:
+        uplink = make_uplink(broker.uplink(), store, Keys())
+        with running(store.run):
+            with running(uplink.run):
+                assert store.accept(draft()).wait(5)
+                assert until(lambda: uplink.stats()["acked_events"] == 1)
+                broker.process.send_signal(signal.SIGSTOP)
+                assert store.accept(draft()).wait(5)
+                assert until(lambda: uplink.stats()["sent_messages"] == 2)
+                start = time.monotonic()
+            assert time.monotonic() - start < 4.5
+            assert [e.seq for e in store.take(0, 10)] == [1]
+        broker.process.send_signal(signal.SIGCONT)
+
+
+def test_refusals_grow_their_waits_and_spare_the_others():
+    """Pure policy: an event is parked after its tries; a stream with no success is left alone, then probed."""
+    policy = Refusals(UplinkConfig(park_after=3, refusal_wait_s=1, park_retry_s=60))
+    assert [policy.refused("s", (1,), t) for t in (0.0, 10.0, 20.0)] == [False, False, True]
+    assert policy.probing("s")
+    assert policy.wait_until_s("s", 2) > 20.0
+    assert policy.wait_until_s("other", 3) == 0.0
+    policy.accepted("s", (2,))
+    assert not policy.probing("s")
+    assert policy.wait_until_s("s", 4) == 0.0
+
+
+def test_a_refused_batch_is_sent_again_one_by_one():
+    """So that only the culprit is parked."""
+    policy = Refusals(UplinkConfig(park_after=1))
+    assert not policy.refused("s", (1, 2, 3), 0.0)
+    assert policy.most("s") == 1
+    assert policy.most("other") > 1
+    policy.accepted("s", (1,))
+    assert policy.refused("s", (2,), 10.0)
+    for n in (3, 4):
+        policy.accepted("s", (n,))
+    assert policy.most("s") > 1
+
+
+def test_a_broker_that_refuses_and_hangs_up_stops_nobody(tmp_path):
+    """mosquitto 2.0.11 with max_queued_messages 0 ends the connection after each refusal: the others still flow."""
+    keys, acl = Keys(), ACL.replace(
+        "topic readwrite limpet/v1/site/device/#",
+        "topic write limpet/v1/site/device/status\ntopic write limpet/v1/site/device/keys/#\n"
+        "topic write limpet/v1/site/device/e/door",
+    )
+    broken = mosquitto(tmp_path, acl=acl, extra=["max_queued_messages 0"])
+    with broken as broker, open_store(tmp_path / "outbox") as store, listening(broker) as link:
+        uplink = make_uplink(broker.uplink(park_after=2), store, keys)
+        with running(store.run, uplink.run):
+            listener = Listener(link, keys.opener())
+            for i in range(3):
+                store.accept(draft("secret", i=i))
+                store.accept(draft("door", i=i))
+            assert listener.read(lambda: len(listener.seqs("door")) == 3, 20)
+            assert until(lambda: store.stats()["parked"] >= 1, 20)
+        assert {r["stream"] for r in store.rows(0, 100) if r["parked"]} == {"secret"}

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 RECEIVED_LIMIT: Final = 1000
 """Received messages that may wait for the caller; those beyond it are dropped and counted."""
+RECEIVED_BYTES: Final = 4 << 20
+"""Largest packet that we accept, bytes; v5 brokers keep to it."""
 PACKET_LIMIT: Final = 268_435_455
 """Largest MQTT packet there is, bytes."""
 
@@ -68,6 +70,7 @@ class Link:
         if self._v5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = config.session_expiry_s
+            properties.MaximumPacketSize = RECEIVED_BYTES
             options |= {"clean_start": False, "properties": properties}
         where = f"broker {config.host}:{config.port}"
         try:

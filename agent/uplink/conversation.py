@@ -114,6 +114,8 @@ class Conversation:
         self._envelope: KeyEnvelope | None = None
         self.acked = 0
         """Event messages that the broker took."""
+        self.refused = 0
+        """Event messages that the broker refused in so many words."""
 
     @property
     def alone(self) -> int | None:
@@ -132,11 +134,13 @@ class Conversation:
 
     def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
         """Greet, then publish until `stop` or the end of the connection. Raises UplinkError when it breaks."""
-        self._publish_keys(beat)
+        self._publish_keys(stop, beat)
         self._say_status("online")
         while not stop.is_set():
             beat()
-            self._keep_up(beat)
+            self._keep_up(stop, beat)
+            if stop.is_set():  # perhaps before the broker had the key: nothing more is sealed
+                break
             self._send_events()
             now_s = self._clock.mono_s()
             waits = [TURN_S, self._queue.wait_s(now_s), 0.1 if self._queue.busy else TURN_S]
@@ -162,10 +166,12 @@ class Conversation:
 
     # --- keys, status, facets -------------------------------------------------------------------------------------
 
-    def _keep_up(self, beat: Callable[[], None]) -> None:
+    def _keep_up(self, stop: threading.Event, beat: Callable[[], None]) -> None:
         """What is due beside events: a new epoch's key, changed facets, posts, the removal of old keys."""
         if self._sealer.current_envelope() is not self._envelope:
-            self._publish_keys(beat)
+            self._publish_keys(stop, beat)
+            if stop.is_set():
+                return
         now_s = self._clock.mono_s()
         if now_s >= self._facets_due_s:
             self._facets_due_s = now_s + FACETS_S
@@ -175,7 +181,7 @@ class Conversation:
             topic = topics.alarm(name) if message_type is MessageType.ALARM else topics.metric(name)
             self._send_control(topic, message_type, name, body, retain=message_type is MessageType.ALARM)
 
-    def _publish_keys(self, beat: Callable[[], None]) -> None:
+    def _publish_keys(self, stop: threading.Event, beat: Callable[[], None]) -> None:
         """Retain the key envelope and wait until the broker has it: nothing may be sealed before."""
         envelope = self._sealer.current_envelope()
         self._envelope = envelope
@@ -187,6 +193,8 @@ class Conversation:
         self._control[mid] = "key envelope"
         until_s = self._clock.mono_s() + CONTROL_S
         while mid in self._control:
+            if stop.is_set():
+                return
             beat()
             self._turn(0.5)
             if self._clock.mono_s() > until_s:
@@ -300,6 +308,7 @@ class Conversation:
 
     def _refused(self, under: Under, ack: Ack) -> None:
         group, now_s = under.group, self._clock.mono_s()
+        self.refused += 1
         self._tally.refused(group.stream, f"{words(ack.code)}; topic {self._subject.topics.event(group.stream)}")
         if ack.code in TRANSIENT:
             self._paused_s = now_s + min(

@@ -125,6 +125,8 @@ class Uplink:
         if conversation.acked >= CAREFUL_ACKS:
             self._careful = False
             self._strikes.clear()
+        if conversation.refused:  # some brokers refuse in words and then hang up: that says nothing about the rest
+            return
         alone = conversation.alone
         if self._careful and alone is not None:
             self._strikes[alone] = self._strikes.get(alone, 0) + 1
