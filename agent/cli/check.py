@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.assembly import Shelf, assemble
-from agent.cli.status import DEFAULT_CONFIG
+from agent.cli.options import Commands, add_config
 from agent.clock import SystemClock
 from agent.config import Config, load_config, load_pipelines, load_sources
 from agent.envelope.setup import batch_zip, make_sealer
@@ -24,10 +24,10 @@ class Finding:
     problem: str = ""
 
 
-def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(sub: Commands) -> None:
     """Describe the command."""
     parser = sub.add_parser("check", help="check configuration, pipelines, models and keys")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="limpet.toml (default %(default)s)")
+    add_config(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per thing looked at")
 
 

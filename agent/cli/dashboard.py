@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
+from agent.cli.options import Commands
 from agent.errors import ConfigError
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "dashboard"
@@ -33,7 +34,7 @@ class File:
     body: bytes
 
 
-def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(sub: Commands) -> None:
     """Describe the command."""
     parser = sub.add_parser("dashboard", help="serve the page that shows events in a browser", description=__doc__)
     parser.add_argument("--config", type=Path, metavar="FILE", help="broker and devices, JSON (docs/dashboard.md)")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from agent import __version__
 from agent.assembly import FACTORY_MODELS
+from agent.cli.options import Commands
 from agent.clock import Clock, SystemClock
 from agent.config import load_config, load_reader
 from agent.control import ask
@@ -35,7 +36,7 @@ STOP_S = 15.0
 """Time the agent has to end, seconds."""
 
 
-def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(sub: Commands) -> None:
     """Describe the command."""
     parser = sub.add_parser("demo", help="broker, agent and live view on this machine")
     parser.add_argument("duration", nargs="?", default="", metavar="20s", help="end after this time (s, m or h)")

@@ -11,6 +11,7 @@ import numpy as np
 
 from agent.capture import EndOfStream, file_source
 from agent.cli import lines
+from agent.cli.options import Commands
 from agent.clock import SystemClock
 from agent.errors import CaptureError, ConfigError, LimpetError, ModelError
 from agent.inference import Inference, Inferred, open_model
@@ -22,7 +23,7 @@ from agent.settings.runtime import RuntimeOptions
 from pipelines import Window, make_step
 
 
-def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(sub: Commands) -> None:
     """Describe the command."""
     parser = sub.add_parser("infer", help="run a model on files", description="Run a model on files, one line each.")
     parser.add_argument("model", metavar="MODEL_DIR", help="folder with a model.toml")

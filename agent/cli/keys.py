@@ -8,6 +8,7 @@ import argparse
 import os
 from pathlib import Path
 
+from agent.cli.options import Commands
 from agent.envelope.keyfiles import read_public, write_private, write_public
 from agent.envelope.keys import EDDSA, ES256, ReaderKey, ReaderPublic, SigningKey, VerifyKey, spki
 from agent.errors import ConfigError
@@ -15,7 +16,7 @@ from agent.errors import ConfigError
 _ALGORITHMS = {"ed25519": EDDSA, "es256": ES256}
 
 
-def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(sub: Commands) -> None:
     """Describe the command."""
     parser = sub.add_parser("keys", help="make keys for a device or a reader", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")

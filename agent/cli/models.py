@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.assembly import FACTORY_MODELS
 from agent.cli.infer import views
-from agent.cli.status import DEFAULT_CONFIG
+from agent.cli.options import DEFAULT_CONFIG, Commands, add_config
 from agent.config import load_config
 from agent.errors import LimpetError
 from agent.golden import selftest
@@ -20,10 +20,10 @@ from agent.settings.runtime import ModelsConfig
 from agent.skeleton import skeleton
 
 
-def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(sub: Commands) -> None:
     """Describe the command."""
     parser = sub.add_parser("models", help="list and verify models, or describe a new one")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="limpet.toml (default %(default)s)")
+    add_config(parser)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|verify|new")
     listing = verbs.add_parser("list", help="the models in the model folders")
     verifying = verbs.add_parser("verify", help="permissions, digests, loading, golden inputs")

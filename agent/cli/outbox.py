@@ -10,24 +10,23 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+from agent.cli.options import Commands, add_config
 from agent.config import load_config
 from agent.control import ask
 from agent.errors import ConfigError
 from agent.settings.store import StoreSettings
 
-DEFAULT_CONFIG = Path("/etc/limpet/limpet.toml")
 Query = Callable[[dict[str, Any]], dict[str, Any]]
 """Asks the outbox: see `agent.store.looking.answer`."""
 
 
-def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(sub: Commands) -> None:
     """Describe the command."""
     parser = sub.add_parser("outbox", help="look into the store of events that wait for the broker")
     parser.add_argument("what", choices=("stats", "list", "export"), help="counts; one line per event; whole events")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="limpet.toml (default %(default)s)")
+    add_config(parser)
     parser.add_argument("--json", action="store_true", help="JSON lines (docs/cli.schema.json); export always is")
     parser.add_argument("--limit", type=int, default=0, help="at most so many events (default all)")
 

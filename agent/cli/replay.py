@@ -9,7 +9,7 @@ from typing import Any
 from agent.assembly import Shelf, make_pipeline
 from agent.capture import EndOfStream, file_source
 from agent.cli import lines
-from agent.cli.status import DEFAULT_CONFIG
+from agent.cli.options import DEFAULT_CONFIG, Commands
 from agent.clock import Clock, SystemClock
 from agent.config import Config, PipelineFile, load_config, load_pipeline, load_pipelines, load_sources
 from agent.errors import CaptureError, ConfigError, ModelError
@@ -19,7 +19,7 @@ from agent.settings.capture import ReplayConfig
 from agent.settings.runtime import CacheConfig, ModelsConfig
 
 
-def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(sub: Commands) -> None:
     """Describe the command."""
     parser = sub.add_parser("replay", help="run a recording through a pipeline")
     parser.add_argument("--pipeline", required=True, metavar="P", help="a configured pipeline's name, or its TOML file")

@@ -2,15 +2,14 @@
 
 import argparse
 import os
-from pathlib import Path
 
-from agent.cli.status import DEFAULT_CONFIG
+from agent.cli.options import Commands, add_config
 
 
-def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(sub: Commands) -> None:
     """Describe the command."""
     parser = sub.add_parser("run", help="run the agent (what limpet.service does)")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="limpet.toml (default %(default)s)")
+    add_config(parser)
 
 
 def run(args: argparse.Namespace) -> int:

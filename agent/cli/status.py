@@ -2,19 +2,17 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
+from agent.cli.options import Commands, add_config
 from agent.config import load_config
 from agent.control import ask
 
-DEFAULT_CONFIG = Path("/etc/limpet/limpet.toml")
 
-
-def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(sub: Commands) -> None:
     """Describe the command."""
     parser = sub.add_parser("status", help="ask the running agent how it is")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="limpet.toml (default %(default)s)")
+    add_config(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 

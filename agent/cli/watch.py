@@ -11,6 +11,7 @@ from typing import Any
 
 from agent import codec
 from agent.cli import lines
+from agent.cli.options import Commands
 from agent.clock import SystemClock
 from agent.config import load_reader
 from agent.envelope.setup import make_opener
@@ -19,7 +20,7 @@ from agent.reading import Connection, Heard, Refused, Said, filters, listen
 DEFAULT_READER = Path("/etc/limpet/reader.toml")
 
 
-def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(sub: Commands) -> None:
     """Describe the command."""
     parser = sub.add_parser("watch", help="show what devices say, decrypted, as it arrives")
     parser.add_argument("--reader", type=Path, default=DEFAULT_READER, help="reader.toml (default %(default)s)")

@@ -1,0 +1,15 @@
+"""Options that several commands have, so that they are spelt and explained alike."""
+
+import argparse
+from pathlib import Path
+from typing import TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""Where a command adds its parser; argparse gives this type no public name."""
+
+DEFAULT_CONFIG = Path("/etc/limpet/limpet.toml")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """--config: the agent's own file, unless another is named."""
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="limpet.toml (default %(default)s)")
