@@ -89,7 +89,7 @@ class ControlServer:
                 answer = handler(request)
         except LimpetError as exc:
             answer = {"error": str(exc)}
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, OverflowError) as exc:  # the last: a number beyond what the database holds
             answer = {"error": f"request not understood: {exc}"}
         with contextlib.suppress(OSError):  # the asker may have gone
             peer.settimeout(PATIENCE_S)

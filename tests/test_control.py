@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sqlite3
 import threading
 import time
 
@@ -98,15 +99,35 @@ def _dribble(line):
             time.sleep(0.1)
 
 
-def test_many_may_ask_at_once(served):
-    """Thirty askers at the same moment all get their answers."""
-    heard = []
-    askers = [threading.Thread(target=lambda: heard.append(ask(served, "echo", word="x"))) for _ in range(30)]
-    for asker in askers:
-        asker.start()
-    for asker in askers:
-        asker.join(10)
-    assert heard == [{"heard": "x"}] * 30
+def test_many_may_wait_at_once(served):
+    """While one asker holds the line, thirty more are let in to wait, not turned away."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(31):
+            line = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            line.setblocking(False)
+            line.connect(str(served))
+    assert ask(served, "echo", word="next") == {"heard": "next"}
+
+
+def test_a_number_beyond_the_database_is_refused_not_fatal(tmp_path):
+    """SQLite takes 64 bits; the handler's complaint is an answer, not the end of the lane."""
+
+    def look(request):
+        sqlite3.connect(":memory:").execute("SELECT ?", (request["after"],))
+        return {}
+
+    stop = threading.Event()
+    thread = threading.Thread(target=ControlServer(tmp_path / "s", {"look": look}).run, args=(stop, lambda: None))
+    thread.start()
+    try:
+        while not (tmp_path / "s").exists():
+            stop.wait(0.01)
+        with pytest.raises(ConfigError, match="not understood.*too large"):
+            ask(tmp_path / "s", "look", after=10**30)
+        assert ask(tmp_path / "s", "look", after=1) == {}
+    finally:
+        stop.set()
+        thread.join(5)
 
 
 def test_a_second_agent_does_not_take_the_socket_away(served, tmp_path):
