@@ -17,7 +17,7 @@ from agent.settings.uplink import UplinkConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Checked:
     """One thing that was looked at; `problem` is empty when it is in order."""
 
     what: str
@@ -34,22 +34,22 @@ def add_parser(sub: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what is in order and what is not; 2 when anything is not."""
     wrong = 0
-    for finding in look(args.config):
-        wrong += bool(finding.problem)
+    for checked in look(args.config):
+        wrong += bool(checked.problem)
         if args.json:
-            print(json.dumps({"what": finding.what, "ok": not finding.problem, "problem": finding.problem}))
+            print(json.dumps({"what": checked.what, "ok": not checked.problem, "problem": checked.problem}))
         else:
-            wrong_words = f"WRONG   {finding.what}\n{_indent(finding.problem)}"
-            print(wrong_words if finding.problem else f"ok      {finding.what}")
+            wrong_words = f"WRONG   {checked.what}\n{_indent(checked.problem)}"
+            print(wrong_words if checked.problem else f"ok      {checked.what}")
     return 2 if wrong else 0
 
 
-def look(path: Path) -> Iterator[Finding]:
+def look(path: Path) -> Iterator[Checked]:
     """Look at everything that the agent would use. Raises ConfigError when limpet.toml itself is wrong."""
     config = load_config(path)
-    yield Finding(f"configuration {path}")
+    yield Checked(f"configuration {path}")
     sources, bad_sources = load_sources(config, path)
-    yield from (Finding(f"source {name}") for name in sources)
+    yield from (Checked(f"source {name}") for name in sources)
     yield from _problems("source", bad_sources)
     yield from _pipelines(config, tuple(sources))
     yield _try("keys", lambda: make_sealer(config.envelope, config.device.site, config.device.name))
@@ -57,14 +57,14 @@ def look(path: Path) -> Iterator[Finding]:
     yield _try("uplink's files", lambda: _uplink_files(config.uplink))
 
 
-def _pipelines(config: Config, sources: tuple[str, ...]) -> Iterator[Finding]:
+def _pipelines(config: Config, sources: tuple[str, ...]) -> Iterator[Checked]:
     files, bad_files = load_pipelines(config.paths.pipelines)
     shelf = Shelf(config.models, config.cache, SystemClock())
     try:
         made = assemble(files, sources, shelf)
         for pipeline in made.pipelines:
             model = f" with {pipeline.model.name} {pipeline.model.version}" if pipeline.model else ""
-            yield Finding(f"pipeline {pipeline.config.name}{model}")
+            yield Checked(f"pipeline {pipeline.config.name}{model}")
     finally:
         shelf.close()
     yield from _problems("pipeline", {**bad_files, **made.broken})
@@ -77,16 +77,16 @@ def _uplink_files(config: UplinkConfig) -> None:
         password(config.password_file)
 
 
-def _problems(kind: str, problems: Mapping[str, str]) -> Iterator[Finding]:
-    yield from (Finding(f"{kind} {name}", why) for name, why in problems.items())
+def _problems(kind: str, problems: Mapping[str, str]) -> Iterator[Checked]:
+    yield from (Checked(f"{kind} {name}", why) for name, why in problems.items())
 
 
-def _try(what: str, work: Callable[[], object]) -> Finding:
+def _try(what: str, work: Callable[[], object]) -> Checked:
     try:
         work()
     except LimpetError as exc:
-        return Finding(what, str(exc))
-    return Finding(what)
+        return Checked(what, str(exc))
+    return Checked(what)
 
 
 def _indent(text: str) -> str:
