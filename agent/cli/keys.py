@@ -14,6 +14,7 @@ from agent.envelope.keys import EDDSA, ES256, ReaderKey, ReaderPublic, SigningKe
 from agent.errors import ConfigError
 
 _ALGORITHMS = {"ed25519": EDDSA, "es256": ES256}
+_OTHER_SIDE = {"device": "the readers of this device", "reader": "the devices that shall seal for it"}
 
 
 def add_parser(sub: Commands) -> None:
@@ -54,9 +55,6 @@ def _new(role: str, folder: Path, name: str, algorithm: int) -> int:
     print(f"{private}: private key of the {role}, keep it here")
     print(f"{public}: public key, id {key.public.key_id.hex()}, give it to {_OTHER_SIDE[role]}")
     return 0
-
-
-_OTHER_SIDE = {"device": "the readers of this device", "reader": "the devices that shall seal for it"}
 
 
 def _identify(path: Path) -> tuple[str, bytes]:
