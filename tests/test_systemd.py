@@ -8,7 +8,7 @@ import pytest
 from tests.machine import PACKAGES, ROOT, booted
 
 PROBE = """
-import ctypes, mmap, os, subprocess, sys, time
+import mmap, os, subprocess, sys, time
 def tried(name, act):
     try:
         act()
@@ -24,7 +24,6 @@ tried("read /root", lambda: os.listdir("/root"))
 tried("read credstore", lambda: os.listdir("/etc/credstore"))
 tried("raise priority", lambda: os.nice(-1))
 tried("set the clock", lambda: time.clock_settime(time.CLOCK_REALTIME, time.time()))
-print("clock state", ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(1024)) >= 0)
 print("secret", open(os.environ["CREDENTIALS_DIRECTORY"] + "/limpet.signing.key").read(11))
 """
 
@@ -176,7 +175,6 @@ def test_the_cage_holds(machine):
     assert "secret -----BEGIN " in said
     assert re.findall(r"^(?!write /var/lib).* allowed$", said, re.MULTILINE) == []
     assert said.count("refused") == 9
-    assert "clock state True" in said
 
 
 def test_the_runtimes_work_in_the_cage(machine):
