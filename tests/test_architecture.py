@@ -22,7 +22,7 @@ FLOORS = (
     },
     {
         "agent.commands", "agent.feed", "agent.golden", "agent.inference", "agent.pipeline", "agent.reading",
-        "agent.skeleton", "agent.updates",
+        "agent.skeleton", "agent.updates", "agent.views",
     },
     {"agent.lanes", "agent.supervisor"},
     {"agent.__main__", "agent.app", "agent.assembly", "agent.cli", "agent.demo"},

@@ -5,11 +5,10 @@ import datetime as dt
 
 import pytest
 
-from agent.capture import EndOfStream, file_source
+from agent.capture import file_samples
 from agent.clock import SystemClock
 from agent.inference import Inference, open_model
 from agent.manifest import load_manifest
-from agent.settings.capture import ReplayConfig
 from pipelines import make_step
 from tests import realdata
 from tests.realdata import REPO, ROOT
@@ -37,13 +36,7 @@ def key(name):
 
 def samples(name):
     """Every row of a file, as the agent replays it."""
-    path = ROOT / key(name)
-    with file_source(path, "series", SystemClock(), ReplayConfig(path=path)) as source:
-        while True:
-            try:
-                yield source.read(1.0)
-            except EndOfStream:
-                return
+    return file_samples(ROOT / key(name), "series", SystemClock())
 
 
 def count(times, name, expected):

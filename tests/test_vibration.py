@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.capture import EndOfStream, file_source
-from agent.cli.infer import views
+from agent.capture import file_samples
 from agent.clock import SystemClock
 from agent.golden import selftest
 from agent.inference import Inference, open_model
@@ -15,6 +14,7 @@ from agent.pipeline import Pipeline, make_steps
 from agent.settings.capture import ReplayConfig
 from agent.settings.core import PipelineConfig
 from agent.strict import build
+from agent.views import views
 
 FOLDER = Path(__file__).resolve().parents[1] / "models" / "vibration"
 FAULTS = ("imbalance", "misalignment", "outer_race", "inner_race", "looseness", "step", "stuck")
@@ -23,12 +23,7 @@ RULES = [{"kind": kind, "label": "anomaly", "n": 3, "m": 4} for kind in ("appear
 
 def rows(path):
     """Every row of a recording."""
-    with file_source(path, "series", SystemClock(), ReplayConfig(path=path, rows_hz=500.0)) as source:
-        while True:
-            try:
-                yield source.read(1.0)
-            except EndOfStream:
-                return
+    return file_samples(path, "series", SystemClock(), ReplayConfig(path=path, rows_hz=500.0))
 
 
 def outcomes(path):

@@ -1,19 +1,21 @@
 """Sources: cameras, microphones, sensors, commands, recordings.
 
-`open_source` opens what the configuration names, `file_source` opens one file for `infer` and `replay`. Whoever
-reads loops `read` -> inbox, and on CaptureError closes, waits (`agent.backoff`) and opens again with `first_seq` one
-above the last number seen. A kind's module is imported when a configuration uses it.
+`open_source` opens what the configuration names, `file_samples` reads one file for `infer` and `replay`. Whoever
+reads a source loops `read` -> inbox, and on CaptureError closes, waits (`agent.backoff`) and opens again with
+`first_seq` one above the last number seen. A kind's module is imported when a configuration uses it.
 """
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from agent.capture.source import EndOfStream, Source, Stamp
 from agent.clock import Clock
+from agent.errors import CaptureError
 from agent.inbox import Policy
-from agent.records import Modality
+from agent.records import Modality, Sample
 from agent.settings.capture import (
     ExecConfig,
     LinesConfig,
@@ -27,7 +29,7 @@ from agent.settings.capture import (
     V4l2Config,
 )
 
-__all__ = ["EndOfStream", "Source", "file_source", "inbox_limits", "modality_of", "open_source"]
+__all__ = ["EndOfStream", "Source", "file_samples", "file_source", "inbox_limits", "modality_of", "open_source"]
 
 _AUDIO_INBOX_S = 2.0
 _WITHOUT_SOUND = (V4l2Config, SysfsConfig, LoadConfig, LinesConfig, SerialConfig)
@@ -58,7 +60,7 @@ def open_source(name: str, config: SourceConfig, clock: Clock, first_seq: int = 
 
 
 def file_source(
-    path: Path, modality: Modality | Literal["auto"], clock: Clock, settings: ReplayConfig | None = None, name: str = ""
+    path: Path, modality: Modality | Literal["auto"], clock: Clock, settings: ReplayConfig | None = None
 ) -> Source:
     """One file as a finite source: in order, dropping nothing, as fast as it is read; EndOfStream behind the last.
 
@@ -68,7 +70,22 @@ def file_source(
     from agent.capture.replay import Replay
 
     config = replace(settings or ReplayConfig(path=path), path=path, modality=modality, speed="max", loop=False)
-    return Replay(config, Stamp(name or path.name, clock, replay=True), strict=True)
+    return Replay(config, Stamp(path.name, clock, replay=True), strict=True)
+
+
+def file_samples(
+    path: Path, modality: Modality | Literal["auto"], clock: Clock, settings: ReplayConfig | None = None
+) -> Iterator[Sample]:
+    """Every sample of one file, in order; see `file_source`. Raises CaptureError when it cannot be read to its end."""
+    with file_source(path, modality, clock, settings) as source:
+        while True:
+            try:
+                sample = source.read(1.0)
+            except EndOfStream:
+                return
+            if sample is None:
+                raise CaptureError(f"{path}: nothing came for a second: is it a finite recording?")
+            yield sample
 
 
 def inbox_limits(config: SourceConfig) -> tuple[int, Policy]:

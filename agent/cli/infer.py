@@ -2,25 +2,20 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from agent.capture import EndOfStream, file_source
 from agent.cli import lines
 from agent.cli.options import Commands
-from agent.clock import SystemClock
-from agent.errors import CaptureError, ConfigError, LimpetError, ModelError
+from agent.errors import ConfigError, LimpetError, ModelError
 from agent.inference import Inference, Inferred, open_model
 from agent.manifest import Manifest
-from agent.pipeline import whole
-from agent.records import Array, Finding, Sample, View
+from agent.records import Finding
 from agent.registry import find
 from agent.settings.runtime import RuntimeOptions
-from pipelines import Window, make_step
+from agent.views import views
 
 
 def add_parser(sub: Commands) -> None:
@@ -95,54 +90,6 @@ def _one(inference: Inference, manifest: Manifest, path: Path, *, want_outputs: 
     if want_outputs:
         fields["outputs"] = lines.output_fields(gathered.last.outputs)
     return fields
-
-
-def views(manifest: Manifest, path: Path) -> Iterator[View]:
-    """Every view of a file that the model would see in a pipeline; a sound shorter than one window is padded."""
-    window: Window | None = None
-    if manifest.window is not None:
-        window = make_step("window", dict(manifest.window), f"{manifest} [window]")
-    state = window.initial() if window else None
-    made, last = 0, None
-    for sample in samples(path, manifest):
-        last = sample
-        if window is None:
-            made += 1
-            yield whole(sample)
-            continue
-        state, ready = window(state, sample)
-        made += len(ready)
-        yield from ready
-    if window is not None and last is not None and not made and last.modality == "audio":
-        yield from _padded(window, state, last)
-
-
-def samples(path: Path, manifest: Manifest) -> Iterator[Sample]:
-    """Every sample of a file, in order. Raises CaptureError when it cannot be read to its end."""
-    with file_source(path, manifest.modality, SystemClock()) as source:
-        while True:
-            try:
-                sample = source.read(1.0)
-            except EndOfStream:
-                return
-            if sample is None:
-                raise CaptureError(f"{path}: nothing came for a second: is it a finite recording?")
-            yield sample
-
-
-def _padded(window: Window, state: Any, last: Sample) -> Iterator[View]:
-    """Silence after the end until one view is whole; at most a minute of it."""
-    silence: Array = np.zeros(int(last.rate_hz or 1), last.data.dtype)
-    for i in range(60):
-        step_s = len(last.data) / (last.rate_hz or 1) if i == 0 else 1.0
-        last = Sample(
-            last.source, last.seq + 1, last.t_s + step_s, last.t_mono_s + step_s, last.t_wall_s + step_s,
-            "audio", silence, last.clock, last.rate_hz, replay=last.replay,
-        )  # fmt: skip
-        state, ready = window(state, last)
-        if ready:
-            yield ready[0]
-            return
 
 
 def _words(fields: Mapping[str, Any]) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.assembly import Shelf, make_pipeline
-from agent.capture import EndOfStream, file_source
+from agent.capture import file_samples
 from agent.cli import lines
 from agent.cli.options import DEFAULT_CONFIG, Commands
 from agent.clock import Clock, SystemClock
 from agent.config import Config, PipelineFile, load_config, load_pipeline, load_pipelines, load_sources
-from agent.errors import CaptureError, ConfigError, ModelError
+from agent.errors import ConfigError, ModelError
 from agent.pipeline import Outcome, Pipeline
 from agent.records import Draft, Sample
 from agent.settings.capture import ReplayConfig
@@ -107,18 +107,11 @@ def _event(draft: Draft, outcome: Outcome) -> dict[str, Any]:
 
 def _samples(path: Path, settings: ReplayConfig | None, clock: Clock, *, realtime: bool) -> Iterator[Sample]:
     start_s: float | None = None
-    with file_source(path, "auto", clock, settings) as source:
-        while True:
-            try:
-                sample = source.read(1.0)
-            except EndOfStream:
-                return
-            if sample is None:
-                raise CaptureError(f"{path}: nothing came for a second: is it a finite recording?")
-            if realtime:
-                start_s = clock.mono_s() - sample.t_s if start_s is None else start_s
-                clock.sleep(start_s + sample.t_s - clock.mono_s())
-            yield sample
+    for sample in file_samples(path, "auto", clock, settings):
+        if realtime:
+            start_s = clock.mono_s() - sample.t_s if start_s is None else start_s
+            clock.sleep(start_s + sample.t_s - clock.mono_s())
+        yield sample
 
 
 def _words(fields: dict[str, Any]) -> str:
