@@ -13,6 +13,7 @@ import numpy as np
 from agent.errors import ConfigError, ModelError
 from agent.records import Array, Finding, Sample, Tensors, View
 from agent.strict import Range
+from pipelines.stream import frozen, is_gap
 
 FULL_SCALE = 32768.0
 """The int16 value that a full-scale signal reaches; 0 dBFS is a square wave of that height (a full sine reads -3.0)."""
@@ -28,8 +29,6 @@ class Held:
     """int16 [n], oldest first."""
     t0_s: float = 0.0
     """Stream time of the first held sample."""
-    seen: int = 0
-    """How many of the held samples some view has already shown."""
     skip: int = 0
     """Samples still to be passed over before the next view begins (a hop longer than the window)."""
     next_seq: int | None = None
@@ -78,25 +77,16 @@ class Frames:
         if is_gap(state.next_seq, sample):
             state = replace(self.initial(), gap=True)
         skipped = min(state.skip, len(sample.data))
-        pool = _frozen(np.concatenate((state.samples, sample.data[skipped:])))
+        pool = frozen(np.concatenate((state.samples, sample.data[skipped:])))
         t0_s = sample.t_s + (skipped - len(state.samples)) / self.rate_hz
         count = max(0, (len(pool) - self.length) // self.hop + 1)
         views = tuple(self._view(pool, i * self.hop, t0_s, state.gap and i == 0) for i in range(count))
         used = count * self.hop
-        seen = max(0, self.length - self.hop) if count else state.seen
         return Held(
-            samples=pool[used:].copy(), t0_s=t0_s + used / self.rate_hz, seen=seen,
+            samples=pool[used:].copy(), t0_s=t0_s + used / self.rate_hz,
             skip=state.skip - skipped + max(0, used - len(pool)),
             next_seq=sample.seq + 1, gap=state.gap and not views,
         ), views  # fmt: skip
-
-    def flush(self, state: Held) -> tuple[View, ...]:
-        """The last view of a recording that has ended: what no view has shown yet, filled up with zeros."""
-        if len(state.samples) <= state.seen or state.next_seq is None:
-            return ()
-        pool = np.zeros(self.length, np.int16)
-        pool[: len(state.samples)] = state.samples
-        return (self._view(_frozen(pool), 0, state.t0_s, state.gap),)
 
     def _view(self, pool: Array, at: int, t0_s: float, gap: bool) -> View:
         t0_s += at / self.rate_hz
@@ -211,13 +201,3 @@ def expect_audio(sample: Sample, rate_hz: int, step: str) -> None:
     if sample.rate_hz != rate_hz:
         raise ConfigError(f"window '{step}': source '{sample.source}' delivers {sample.rate_hz:g} Hz, the window "
                           f"is for {rate_hz} Hz: set the source's rate_hz to it, or the window's")  # fmt: skip
-
-
-def is_gap(next_seq: int | None, sample: Sample) -> bool:
-    """True when something is missing before `sample`: the source says so, or an inbox dropped what came between."""
-    return sample.gap or (next_seq is not None and sample.seq != next_seq)
-
-
-def _frozen(array: Array) -> Array:
-    array.flags.writeable = False
-    return array

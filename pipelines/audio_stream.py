@@ -11,8 +11,9 @@ import numpy as np
 
 from agent.records import Array, Sample, View
 from agent.strict import Range
-from pipelines.audio import expect_audio, is_gap
+from pipelines.audio import expect_audio
 from pipelines.audio_features import MelSpectrum
+from pipelines.stream import frozen, is_gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,7 @@ class LogMelFrames(MelSpectrum):
         )  # fmt: skip
 
     def _cut(self, state: Rolling, sample: Sample) -> tuple[Rolling, tuple[View, ...]]:
-        mel = state.mel
-        mel.flags.writeable = False
+        mel = frozen(state.mel)
         ahead = len(state.samples) - state.skip + len(mel) * self.frame_step
         t0_s = sample.t_s + (len(sample.data) - ahead) / self.rate_hz
         count = max(0, (len(mel) - self.frames) // self.hop_frames + 1)

@@ -14,6 +14,7 @@ import numpy as np
 from agent.errors import ConfigError
 from agent.records import Array, Channel, Sample, View
 from agent.strict import Range
+from pipelines.stream import frozen, is_gap
 
 ROW_LIMIT = 100_000
 """Rows that a window holds at most, so that a wrong length cannot fill the memory."""
@@ -58,7 +59,7 @@ class RowWindow:
 
     def __call__(self, state: Rows, sample: Sample, /) -> tuple[Rows, tuple[View, ...]]:
         expect_series(sample, "rows")
-        if _is_gap(state.next_seq, sample):
+        if is_gap(state.next_seq, sample):
             state = Rows(gap=True)
         state = replace(state, next_seq=sample.seq + 1)
         row, held = self._fill(state, sample.data)
@@ -151,7 +152,7 @@ class SecondWindow:
     def _after_gap(self, state: Seconds, sample: Sample) -> Seconds:
         silence_s = sample.t_s - state.rows[-1][0] if state.rows else 0.0
         fits = 0 <= silence_s <= (self.max_gap_s or self.length_s)
-        return state if fits and not _is_gap(state.next_seq, sample) else Seconds(gap=True)
+        return state if fits and not is_gap(state.next_seq, sample) else Seconds(gap=True)
 
     def _view(self, rows: tuple[Row, ...], start_s: float, sample: Sample) -> View:
         end_s = start_s + self.length_s
@@ -159,9 +160,9 @@ class SecondWindow:
         data = np.stack([row for _, row in rows])
         if self.rate_hz == 0:
             inside = (times >= start_s) & (times < end_s)
-            return View(_frozen(data[inside]), start_s, end_s, sample.rate_hz, channels=sample.channels)
+            return View(frozen(data[inside]), start_s, end_s, sample.rate_hz, channels=sample.channels)
         grid = start_s + np.arange(round(self.length_s * self.rate_hz)) / self.rate_hz
-        return View(_frozen(self._resampled(times, data, grid)), start_s, end_s, self.rate_hz, channels=sample.channels)
+        return View(frozen(self._resampled(times, data, grid)), start_s, end_s, self.rate_hz, channels=sample.channels)
 
     def _resampled(self, times: Array, data: Array, grid: Array) -> Array:
         if self.fill == "hold":
@@ -251,24 +252,14 @@ def expect_series(sample: Sample, step: str) -> None:
                           f"{list(sample.data.shape)}: it needs rows of readings")  # fmt: skip
 
 
-def _is_gap(next_seq: int | None, sample: Sample) -> bool:
-    """True when something is missing before `sample`: the source says so, or an inbox dropped what came between."""
-    return sample.gap or (next_seq is not None and sample.seq != next_seq)
-
-
 def _view(rows: tuple[Row, ...], sample: Sample, gap: bool) -> View:
     t0_s, t1_s = rows[0][0], rows[-1][0]
     rate_hz = sample.rate_hz or ((len(rows) - 1) / (t1_s - t0_s) if t1_s > t0_s else 0.0)
     end_s = t1_s + (1 / rate_hz if rate_hz else 0.0)
-    return View(_frozen(np.stack([row for _, row in rows])), t0_s, end_s, rate_hz, channels=sample.channels, gap=gap)
+    return View(frozen(np.stack([row for _, row in rows])), t0_s, end_s, rate_hz, channels=sample.channels, gap=gap)
 
 
 def _needed(rows: tuple[Row, ...], start_s: float) -> tuple[Row, ...]:
     """Rows from `start_s` on and the one before, which the first readings of the next view are made from."""
     first = next((i for i, (t, _) in enumerate(rows) if t > start_s), len(rows))
     return rows[max(0, first - 1) :]
-
-
-def _frozen(array: Array) -> Array:
-    array.flags.writeable = False
-    return array

@@ -13,6 +13,7 @@ import numpy as np
 from agent.errors import ModelError
 from agent.records import Array, View
 from agent.strict import Range
+from pipelines.stream import frozen
 
 Feature = Literal["mean", "std", "rms", "peak", "peak_to_peak", "crest", "skewness", "kurtosis"]
 
@@ -184,5 +185,4 @@ def _detrended(data: Array, how: str) -> Array:
 
 
 def _like(view: View, data: Array) -> View:
-    data.flags.writeable = False
-    return replace(view, data=data)
+    return replace(view, data=frozen(data))

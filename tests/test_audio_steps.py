@@ -93,23 +93,6 @@ def test_lead_puts_silence_in_front():
     assert views[0].t0_s == pytest.approx(-64 / RATE)
 
 
-@pytest.mark.parametrize("size", [900, 1600, 1700, 2000, 2001])
-def test_flush_shows_what_no_view_has_shown(size):
-    """At the end of a recording the unseen rest comes out once, filled up with zeros; nothing comes out twice."""
-    signal = _noise(size)
-    window = _step("window", "frames", length_s=0.1, hop_s=0.025)
-    state, views = _run(window, _samples(signal, [350]))
-    rest = window.flush(state)
-    shown = (len(views) - 1) * 400 + 1600 if views else 0
-    assert len(rest) == (shown < size)
-    if rest:
-        at = len(views) * 400
-        assert np.array_equal(rest[0].data[: size - at], signal[at:])
-        assert not rest[0].data[size - at :].any()
-        assert rest[0].t0_s == pytest.approx(at / RATE)
-    assert window.flush(window.initial()) == ()
-
-
 def test_frames_refuses_fractions_of_samples_and_foreign_streams():
     """Lengths are whole samples; another rate or a picture is refused with what to do."""
     with pytest.raises(ConfigError, match="whole number of samples"):
