@@ -1,5 +1,6 @@
 """What people, disks and other programs may do to the agent by mistake or on purpose, and what it must answer."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -127,7 +128,7 @@ def test_a_model_is_found_behind_a_folder_that_is_closed(place):
         "schema = 1\n[store]\nfolder = \"a\\u0000b\"",
         "schema = 1\n[supervisor]\nstop_s = 1" + "0" * 400,
     ],
-    ids=["nested", "unclosed", "dotted", "digits", "zero byte", "no float"],
+    ids=["unclosed", "nested", "dotted", "digits", "zero byte", "no float"],
 )
 def test_a_hostile_configuration_is_refused_in_words(tmp_path, text):
     """Depth, length and size have limits of their own, and each is a ConfigError that names the file."""
@@ -204,3 +205,55 @@ def test_a_damaged_npz_is_refused(tmp_path):
             read_npz(path)
         except ModelError as exc:
             assert "one.npz" in str(exc)
+
+
+# --- hostile surroundings ---------------------------------------------------------------------------------------------
+
+VIBRATION = MODELS / "vibration"
+RECORDING = VIBRATION / "demo.csv"
+
+
+def in_shell(line, **names):
+    """A shell runs `line`, in which $limpet is the command."""
+    words = {"limpet": f"{sys.executable} -P -m agent", **names}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **{k: str(v) for k, v in words.items()}}
+    bash = ["bash", "-c", line]
+    return subprocess.run(bash, env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+
+@pytest.mark.parametrize("verb", ["infer $model $file", "replay --pipeline $pipeline $file", "models list"])
+def test_a_full_disk_under_the_output_is_said(verb):
+    """One line and status 1, not a traceback."""
+    names = {"model": VIBRATION, "file": RECORDING, "pipeline": PIPELINES / "vibration.toml"}
+    said_well(in_shell(f"$limpet {verb} > /dev/full", **names), 1, "output: No space left on device")
+
+
+@pytest.mark.parametrize("verb", ["infer $model $file", "replay --pipeline $pipeline $file", "models list"])
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_streams_hurt_no_command(verb, closed):
+    """Whatever the caller closed, the command does its work."""
+    names = {"model": VIBRATION, "file": RECORDING, "pipeline": PIPELINES / "vibration.toml"}
+    said_well(in_shell(f"$limpet {verb} {closed}", **names), 0)
+
+
+def test_an_agent_without_streams_runs_and_keeps_its_files_off_their_numbers(place):
+    """Nothing that prints to standard error may print into the outbox."""
+    done = in_shell(
+        "$limpet run --config $config 0<&- 1>&- 2>&- & child=$!;"
+        "for i in {1..100}; do [ -S $folder/run/control.sock ] && break; sleep 0.1; done;"
+        "ls -l /proc/$child/fd/{0,1,2}; kill -TERM $child; wait $child",
+        config=place / "limpet.toml", folder=place,
+    )  # fmt: skip
+    said_well(done, 0)
+    assert done.stdout.count("/dev/null") == 3
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict"])
+def test_names_that_are_no_text_come_out_as_valid_json(tmp_path, encoding):
+    """A name that is not UTF-8 is escaped, and a reader gets the very name back."""
+    for name in (b"b\xff.csv", "spa ce \u00e9\u6f22.csv".encode()):
+        path = str(tmp_path / os.fsdecode(name))
+        shutil.copy(RECORDING, path)
+        done = limpet("infer", VIBRATION, path, "--json", env={"PYTHONIOENCODING": encoding}, encoding="utf-8")
+        said_well(done, 0)
+        assert json.loads(done.stdout)["file"] == path

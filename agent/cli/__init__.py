@@ -5,6 +5,8 @@ Exit status: 0 all well, 1 something failed, 2 usage or configuration, 130 stopp
 
 import argparse
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -29,6 +31,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
+    _open_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((w for w in words if not w.startswith("-")), "")
     parser = argparse.ArgumentParser(prog="limpet", description="On-device inference agent.")
@@ -43,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     try:
         status: int = module.run(args)
+        sys.stdout.flush()
     except ConfigError as exc:
         print(f"limpet {args.command}: {exc}", file=sys.stderr)
         return 2
@@ -51,7 +55,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output has gone: nothing left to tell
-        sys.stderr.close()
-        return 1
+    except OSError as exc:  # files are the commands' business; what is left is our own output
+        return _output_failed(args.command, exc)
     return status
+
+
+def _open_streams() -> None:
+    """Make standard input, output and error usable whatever the caller left closed, and UTF-8 whatever the locale.
+
+    On a closed one the next file opened would take its number, and whatever prints would print into the outbox.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _output_failed(command: str, exc: OSError) -> int:
+    """1, with a word for everything but a reader that has gone; what is still buffered goes nowhere."""
+    if not isinstance(exc, BrokenPipeError):
+        print(f"limpet {command}: {exc.filename or 'output'}: {exc.strerror or exc}", file=sys.stderr)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
