@@ -5,9 +5,12 @@ import signal
 import subprocess
 import sys
 
+import jsonschema
 import pytest
 
 from tests.agents import PIPELINES, ROOT, limpet, running, site, status, stop
+
+SCHEMA = json.loads((ROOT / "docs" / "cli.schema.json").read_text())
 
 COUNTING = """
 schema = 1
@@ -138,6 +141,22 @@ def test_a_stop_takes_less_than_ten_seconds_with_a_lane_stuck_in_c(place, tmp_pa
     assert code == 0
     assert took_s < 10
     assert "stuck=hung" in (tmp_path / "agent.log").read_text()
+
+
+def test_the_outbox_can_be_looked_into_while_the_agent_runs_and_when_it_does_not(place, tmp_path):
+    """The same rows by the socket and from the file, in the shape of docs/cli.schema.json."""
+    config, _ = place.write()
+    place.broker.stop()
+    with running(config, tmp_path / "agent.log"):
+        status(place.socket, lambda s: s["outbox"]["events"] >= 5)
+        alive = limpet("outbox", "export", "--config", config, "--limit", 5).communicate(timeout=30)[0]
+    still = limpet("outbox", "export", "--config", config, "--limit", 5).communicate(timeout=30)[0]
+    rows = [json.loads(line) for line in still.splitlines()]
+    assert [json.loads(line) for line in alive.splitlines()] == rows
+    assert len(rows) == 5
+    for row in rows:
+        jsonschema.validate(row, {"$defs": SCHEMA["$defs"], "$ref": "#/$defs/outbox_row"})
+    assert rows[0]["event"]["stream"] == "count"
 
 
 def test_no_secret_reaches_a_log(place, tmp_path):

@@ -144,7 +144,7 @@ def summary(body: Any) -> str:
         return "; ".join(_seen(s) for s in body["seen"]) or "nothing seen"
     label = body.get("label", "")
     parts = [str(label)] if label else []
-    if "value" in body:
+    if "value" in body and body["value"] != label:
         parts.append(f"= {_short(body['value'])}{_unit(body)}")
     if "score" in body:
         parts.append(f"score {_short(body['score'])}")

@@ -185,7 +185,7 @@ def _mosquitto(broker: Broker) -> Sequence[str]:
         # messages that it has acknowledged.
         "autosave_on_changes true",
         "autosave_interval 1",
-        "max_queued_messages 0",
+        "max_queued_messages 1000000",
         "set_tcp_nodelay true",  # a TLS connect takes 2 ms instead of 46
         "log_dest stderr",
         "log_type error",

@@ -1,0 +1,39 @@
+"""The documents are true: pages made from the code are current, links lead somewhere, examples are read."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from agent.pipeline import make_steps
+from agent.settings.core import PipelineConfig
+from agent.strict import build
+from tests.agents import ROOT
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def test_configuration_and_steps_pages_are_made_from_this_code():
+    """Nobody edits them by hand, and nobody forgets to make them anew."""
+    made = subprocess.run(
+        [sys.executable, "tools/config_docs.py", "--check"], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert made.returncode == 0, "run: python tools/config_docs.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_inside_the_repository_lead_to_a_file(page):
+    """A link to a file that is not there is a broken promise."""
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_shows_a_pipeline_that_the_agent_accepts():
+    """Its example is a whole pipeline file."""
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    tables = [tomllib.loads(block) for block in blocks]
+    pipelines = [build(PipelineConfig, t, "README.md") for t in tables if "source" in t]
+    assert pipelines
+    assert all(make_steps(pipeline, "README.md", None).pre for pipeline in pipelines)
