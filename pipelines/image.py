@@ -15,7 +15,7 @@ import numpy as np
 from agent.errors import CaptureError, ConfigError, ModelError
 from agent.records import Array, View
 from agent.strict import Range
-from pipelines.imagefile import image_size
+from pipelines.imagefile import check_size, image_size
 from pipelines.pixels import each, extent_px, need_picture
 
 Interpolation = Literal["nearest", "linear", "area", "cubic"]
@@ -31,17 +31,13 @@ _FLAGS = {
 }
 
 
-def decode_image(data: bytes, where: str, max_bytes: int = 32 << 20, max_pixels: int = 50_000_000) -> Array:
-    """The picture in the image file `data` (PNG, JPEG, BMP, WebP) as uint8 [height, width, 3], BGR.
+def decode_image(data: bytes, where: str, max_megapixels: float = 50.0) -> Array:
+    """The picture in the image file `data` (see `pipelines.imagefile`) as uint8 [height, width, 3], BGR.
 
     Grey becomes three equal channels, 16 bit becomes 8, transparency is dropped, the EXIF orientation is applied.
     `where` names the file. Raises CaptureError when it is over a limit, cut off, or no picture.
     """
-    if len(data) > max_bytes:
-        raise CaptureError(f"{where}: {len(data)} bytes are more than the limit of {max_bytes}: give a smaller file")
-    width, height = image_size(data, where)
-    if not 0 < width * height <= max_pixels:
-        raise CaptureError(f"{where}: {width}x{height} pixels: allowed are 1 to {max_pixels} pixels")
+    check_size(where, *image_size(data, where), max_megapixels)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as exc:

@@ -1,34 +1,55 @@
 """How large the picture in an image file is, read from its header without decoding it.
 
 Owns the check that comes before a decoder may allocate memory: a file of a few hundred bytes can claim billions of
-pixels. Knows PNG, JPEG, BMP and WebP and refuses every other kind, because what it cannot measure it cannot limit.
-It also sees that the end of a PNG or JPEG is there, since decoders paint a missing half grey and say nothing.
-Sources: PNG (W3C third edition, 5.2, 11.2.1), JPEG (ITU-T T.81, B.1, B.2), BMP (BITMAPINFOHEADER), WebP (RFC 9649).
+pixels. Knows PNG, JPEG, GIF, BMP, WebP and PNM and refuses every other kind, because what it cannot measure it cannot
+limit. It also sees that the end of a PNG or JPEG is there, since decoders paint a missing half grey and say nothing.
+Sources: PNG (W3C third edition, 5.2, 11.2.1), JPEG (ITU-T T.81, B.1, B.2), GIF89a (section 18), BMP
+(BITMAPINFOHEADER), WebP (RFC 9649), PNM (netpbm, pnm(5)).
 """
 
+import re
 import struct
+from collections.abc import Callable
+from pathlib import Path
 
 from agent.errors import CaptureError
 
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _NO_LENGTH = frozenset(range(0xD0, 0xD8)) | {0x01}
 
+_Reader = Callable[[bytes, str], tuple[int, int]]
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file that begins with `head` (18 bytes or more) is of a kind that `image_size` knows."""
+    return _reader(head) is not None
+
 
 def image_size(data: bytes, where: str) -> tuple[int, int]:
-    """Width and height in pixels of the image file `data`; `where` names it. Raises CaptureError."""
+    """Width and height in pixels of the whole image file `data`; `where` names it. Raises CaptureError."""
+    reader = _reader(data)
+    if reader is None:
+        kind = "the file is empty" if not data else f"it starts with {data[:4].hex(' ')}"
+        raise CaptureError(f"{where}: no {_KINDS} picture ({kind}): give a file of one of these kinds")
     try:
-        if data[:8] == b"\x89PNG\r\n\x1a\n":
-            return _png(data, where)
-        if data[:2] == b"\xff\xd8":
-            return _jpeg(data, where)
-        if data[:2] == b"BM":
-            return _bmp(data, where)
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            return _webp(data, where)
-    except (struct.error, IndexError) as exc:
+        return reader(data, where)
+    except (struct.error, IndexError, ValueError) as exc:
         raise CaptureError(f"{where}: the image header ends too early: the file is damaged, copy it again") from exc
-    kind = "the file is empty" if not data else f"it starts with {data[:4].hex(' ')}"
-    raise CaptureError(f"{where}: no PNG, JPEG, BMP or WebP image ({kind}): give a file of one of these kinds")
+
+
+def check_size(where: str | Path, width: int, height: int, max_megapixels: float) -> None:
+    """Raises CaptureError when a picture of this size must not be decoded."""
+    if width < 1 or height < 1:
+        raise CaptureError(f"{where}: claims {width} x {height} pixels: it is damaged")
+    if width * height > max_megapixels * 1e6:
+        raise CaptureError(
+            f"{where}: claims {width} x {height} pixels, more than max_megapixels = {max_megapixels:g}:"
+            " make it smaller, or raise the limit"
+        )
+
+
+def _reader(head: bytes) -> _Reader | None:
+    return next((reader for magic, reader in _READERS if re.match(magic, head, re.DOTALL)), None)
 
 
 def _cut(where: str) -> CaptureError:
@@ -92,3 +113,25 @@ def _webp(data: bytes, where: str) -> tuple[int, int]:
         width, height = struct.unpack_from("<HH", data, 26)
         return width & 0x3FFF, height & 0x3FFF
     raise CaptureError(f"{where}: the WebP starts with a chunk {kind!r} that says no size: the file is damaged")
+
+
+def _gif(data: bytes, where: str) -> tuple[int, int]:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return width, height
+
+
+def _pnm(data: bytes, where: str) -> tuple[int, int]:
+    words = b" ".join(line.split(b"#")[0] for line in data[2:1024].splitlines()).split()
+    return int(words[0]), int(words[1])
+
+
+_KINDS = "PNG, JPEG, GIF, BMP, WebP or PNM"
+_READERS: tuple[tuple[bytes, _Reader], ...] = (
+    (rb"\x89PNG\r\n\x1a\n", _png),
+    (rb"\xff\xd8", _jpeg),
+    (rb"GIF8[79]a", _gif),
+    (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", _bmp),  # the size of its header: BME280 may begin a table
+    (rb"RIFF....WEBP", _webp),
+    (rb"P[2356]\s", _pnm),
+)
+"""How a file of a kind begins -> what reads its header."""

@@ -245,6 +245,33 @@ def test_a_pixel_bomb_is_refused_before_it_is_decoded(tmp_path):
         file_source(video, "auto", FakeClock(), ReplayConfig(path=video, max_megapixels=0.001))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".ppm"])
+def test_half_a_picture_is_none(tmp_path, suffix):
+    """A decoder would paint the missing half grey and say nothing: a model must not be asked about that."""
+    whole = tmp_path / f"whole{suffix}"
+    cv2.imwrite(str(whole), picture(3))
+    path = _bad(tmp_path, f"half{suffix}", whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(CaptureError, match=f"half{suffix}"):
+        drain(file_source(path, "image", FakeClock()))
+
+
+def test_a_picture_file_larger_than_its_pixels_can_be_is_refused(tmp_path):
+    """What no picture of the allowed size can need is not read into memory."""
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1))
+    with (tmp_path / "a.png").open("ab") as file:
+        file.truncate(17 << 20)
+    path = tmp_path / "a.png"
+    with pytest.raises(CaptureError, match=r"a\.png: is larger than any picture"):
+        drain(file_source(path, "image", FakeClock(), ReplayConfig(path=path, max_megapixels=0.01)))
+
+
+@pytest.mark.parametrize("name", ["BME280_temperature,humidity", "P2,P3", "BM,\0x"])
+def test_a_table_whose_header_begins_like_a_picture_is_a_table(tmp_path, name):
+    """Two letters do not make a picture of it."""
+    path = _bad(tmp_path, "a.csv", f"{name}\n1,2\n3,4\n".encode())
+    assert [s.data.tolist() for s in drain(file_source(path, "auto", FakeClock()))] == [[1, 2], [3, 4]]
+
+
 def test_what_never_ends_is_no_recording(tmp_path):
     """A pipe or a device has no end: it is refused at once instead of hanging."""
     os.mkfifo(tmp_path / "pipe.mp4")

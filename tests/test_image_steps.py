@@ -73,16 +73,10 @@ def _png_claiming(width, height):
 
 def test_a_small_file_that_claims_a_huge_picture_is_refused_before_decoding():
     """A hundred bytes cannot make the decoder allocate gigabytes."""
-    with pytest.raises(CaptureError, match="60000x60000 pixels"):
+    with pytest.raises(CaptureError, match="60000 x 60000 pixels"):
         decode_image(_png_claiming(60_000, 60_000), "bomb.png")
-    with pytest.raises(CaptureError, match="0x5 pixels"):
+    with pytest.raises(CaptureError, match="0 x 5 pixels"):
         decode_image(_png_claiming(0, 5), "empty.png")
-
-
-def test_a_file_over_the_byte_limit_is_refused():
-    """The limit is in the message."""
-    with pytest.raises(CaptureError, match="limit of 1000"):
-        decode_image(_file(".bmp", _picture()), "big.bmp", max_bytes=1000)
 
 
 def test_what_is_no_image_says_what_it_starts_with():
@@ -102,7 +96,7 @@ def test_damaged_files_raise_nothing_but_capture_errors(data):
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, min(len(raw), 200) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(CaptureError):
-        assert decode_image(bytes(raw), "damaged", max_pixels=1_000_000).ndim == 3
+        assert decode_image(bytes(raw), "damaged", max_megapixels=1.0).ndim == 3
 
 
 @pytest.mark.parametrize("name", ["nearest", "linear", "area", "cubic"])

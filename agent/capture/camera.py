@@ -1,4 +1,4 @@
-"""The door to OpenCV: V4L2 cameras, video files, GIFs, pictures, and raw pixels that became BGR.
+"""The door to OpenCV: V4L2 cameras, video files and GIFs, and raw pixels that became BGR; picture files besides.
 
 Network streams never come here: an open or read that hangs in OpenCV cannot be cancelled (they go through
 `agent.capture.stream`, a child that can be killed). For V4L2 the wait is `waitAny`, which has a timeout.
@@ -11,12 +11,15 @@ from pathlib import Path
 
 import cv2
 
-from agent.capture.pixels import check_file, check_size
 from agent.capture.source import Closing, Pacer, Patience, Stamp
 from agent.errors import CaptureError
 from agent.records import Array, Sample
 from agent.settings.capture import PixFmt, V4l2Config
+from pipelines.image import decode_image
+from pipelines.imagefile import check_size
 
+_MOST_BYTES_PER_MEGAPIXEL = 8_000_000  # four values of 16 bits, not compressed
+_METADATA_BYTES = 16 << 20
 _SHORT_BY = 0.05  # containers that only estimate their length are within a few per cent
 
 
@@ -127,14 +130,15 @@ def _frames(capture: cv2.VideoCapture, path: Path, fps: float) -> Iterator[tuple
 
 def read_picture(path: Path, max_megapixels: float) -> Array:
     """Decode one picture: uint8 [height, width, 3] BGR, turned upright after its EXIF tag. Raises CaptureError."""
-    check_file(path, max_megapixels)
+    limit_bytes = int(max_megapixels * _MOST_BYTES_PER_MEGAPIXEL) + _METADATA_BYTES
     try:
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    except cv2.error as exc:
-        raise CaptureError(f"{path}: cannot be decoded: {exc.err}") from exc
-    if picture is None:
-        raise CaptureError(f"{path}: cannot be decoded: it was cut off or is damaged")
-    return picture
+        with path.open("rb") as file:
+            data = file.read(limit_bytes + 1)
+    except OSError as exc:
+        raise CaptureError(f"{path}: cannot be read: {exc.strerror}") from exc
+    if len(data) > limit_bytes:
+        raise CaptureError(f"{path}: is larger than any picture of max_megapixels = {max_megapixels:g} can be")
+    return decode_image(data, str(path), max_megapixels)
 
 
 def to_bgr(raw: Array, pix_fmt: PixFmt, width: int, height: int) -> Array:

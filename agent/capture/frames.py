@@ -11,10 +11,10 @@ import numpy as np
 
 from agent.capture.camera import to_bgr
 from agent.capture.child import Child
-from agent.capture.pixels import check_size
 from agent.errors import CaptureError
 from agent.records import Array
 from agent.settings.capture import PixFmt
+from pipelines.imagefile import check_size
 
 _BITS: dict[PixFmt, int] = {"bgr24": 24, "rgb24": 24, "gray": 8, "yuv420p": 12, "nv12": 12, "yuyv422": 16}
 _LONGEST_LINE = 256

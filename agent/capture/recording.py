@@ -19,6 +19,7 @@ from agent.capture.lines import LineParser, LineSplitter, Row
 from agent.errors import CaptureError
 from agent.records import Array, Channel, Modality
 from agent.settings.capture import ReplayConfig
+from pipelines.imagefile import is_image
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".pnm"}
 VIDEOS = {
@@ -26,6 +27,7 @@ VIDEOS = {
 }  # fmt: skip
 ROWS = {".csv", ".tsv", ".txt", ".log", ".jsonl", ".ndjson", ".json"}
 _JSON = {".jsonl", ".ndjson", ".json"}
+_HEAD_BYTES = 64
 _BLOCK_BYTES = 1 << 16
 _NPY_LIMIT_BYTES = 1 << 30
 _RATE_ROWS = 16
@@ -251,10 +253,8 @@ def _check_there(path: Path) -> None:
 
 
 def _by_content(path: Path) -> type[Recording] | None:
-    from agent.capture.pixels import picture_size
-
     with path.open("rb") as file:
-        head = file.read(1 << 18)
+        head = file.read(_HEAD_BYTES)
     if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return Sound
     if head.startswith(b"\x93NUMPY"):
@@ -262,7 +262,7 @@ def _by_content(path: Path) -> type[Recording] | None:
     if head.startswith(b"GIF8"):
         return Video
     # a file of concatenated JPEGs begins like a picture: there the name decides
-    if path.suffix.lower() not in VIDEOS and picture_size(head):
+    if path.suffix.lower() not in VIDEOS and is_image(head):
         return Pictures
     return None
 
