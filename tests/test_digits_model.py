@@ -1,23 +1,21 @@
 """The shipped digit reader: both files say the same, and say what model.toml claims."""
 
-import os
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from agent.cli.infer import views
 from agent.golden import selftest
 from agent.inference import Inference, open_model
 from agent.manifest import load_manifest
 from agent.settings.runtime import RuntimeOptions
+from agent.views import views
 from pipelines import make_step
 from pipelines.image import decode_image, image_view
+from tests import realdata
 
-FOLDER = Path(__file__).resolve().parents[1] / "models" / "digits"
-ROOT = Path(os.environ.get("LIMPET_REALDATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "realdata")
+FOLDER = realdata.REPO / "models" / "digits"
 RUNTIMES = ("litert", "onnxruntime")
 SEGMENTS = ("abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc", "abcdefg", "abcdfg")
 LINES = {
@@ -95,11 +93,10 @@ def test_a_display_is_read_cell_by_cell(runtime):
             assert found.box == (30.0, 8.0, 96.0 + 70 * 4, 112.0)
 
 
+@realdata.needed
 def test_handwritten_digits_give_what_the_manifest_says():
     """The figure in model.toml on five real handwritten digits is the one that is measured, good or bad."""
-    files = [ROOT / "inputs" / f"sample{digit}.png" for digit in range(5)]
-    if not files[0].exists():
-        pytest.skip(f"no real data at {ROOT}: set LIMPET_REALDATA")
+    files = [realdata.ROOT / "inputs" / f"sample{digit}.png" for digit in range(5)]
     stated = load_manifest(FOLDER).accuracy["real_handwriting"]
     reader = _reader("litert")
     read = [reader(image_view(decode_image(file.read_bytes(), str(file)))).findings[0].label for file in files]
