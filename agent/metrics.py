@@ -1,7 +1,7 @@
 """Counts what happens: counters, gauges and summaries, and their Prometheus text (exposition format 0.0.4).
 
-Owns the numbers; where they are served is `agent.exposition`. Made for the hot path: `inc`, `set` and `observe` hold
-the lock of their own series for well under a microsecond. Bounded: a metric keeps at most `series_limit` label
+Owns the numbers; where they are served is `agent.exposition`. Made for the hot path: `inc` and `observe` hold the
+lock of their own series for well under a microsecond. Bounded: a metric keeps at most `series_limit` label
 combinations (the rest is counted together under "other"), a summary keeps its newest 1,024 observations.
 """
 
@@ -51,21 +51,15 @@ class Counter:
 class Gauge:
     """A number that goes up and down, set by hand or read from a function when it is asked for."""
 
-    __slots__ = ("_lock", "_read", "_value")
+    __slots__ = ("_read", "_value")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._read: Callable[[], float] | None = None
         self._value = 0.0
 
     def set(self, value: float) -> None:
         """The number is now `value`."""
         self._value = value
-
-    def inc(self, amount: float = 1) -> None:
-        """Add `amount`, which may be negative."""
-        with self._lock:
-            self._value += amount
 
     def read_from(self, read: Callable[[], float]) -> None:
         """Ask `read` whenever the number is wanted. It must be quick, and is called from the serving lane."""
@@ -148,11 +142,6 @@ class Family(Generic[S]):
             full = len(self._series) >= self._limit and values not in self._series
             return self._series.setdefault((OTHER,) * len(values) if full else values, self._make())
 
-    def drop(self, *values: str) -> None:
-        """Forget one series, such as that of a model which is gone."""
-        with self._lock:
-            self._series.pop(values, None)
-
     def series(self) -> list[tuple[tuple[str, ...], S]]:
         """All series, in the order of their label values."""
         with self._lock:
@@ -187,22 +176,6 @@ class Registry:
         with self._lock:
             families = sorted(self._families.items())
         return "".join(line for _, family in families for line in _expose(family))
-
-    def snapshot(self) -> dict[str, dict[str, float]]:
-        """The numbers as plain tables, for `status --json`.
-
-        Metric name -> label values joined by "," (then quantile, "sum" or "count" of a summary) -> number.
-        """
-        with self._lock:
-            families = sorted(self._families.items())
-        return {
-            name: {
-                ",".join((*values, suffix.strip("_") or quantile)).strip(","): number
-                for values, series in family.series()
-                for suffix, quantile, number in series.lines()
-            }
-            for name, family in families
-        }
 
     def _family(self, name: str, text: str, labels: tuple[str, ...], make: type[S]) -> Family[S]:
         if not all(_NAME.fullmatch(word) for word in (name, *labels)):
