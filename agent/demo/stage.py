@@ -14,11 +14,14 @@ from agent.capture import open_source
 from agent.clock import Clock
 from agent.demo.broker import Account, Broker
 from agent.demo.pki import DemoKeys
+from agent.envelope.topics import ROOT
 from agent.errors import CaptureError
 from agent.settings.capture import LoadConfig, MicrophoneConfig, SourceConfig, SysfsConfig, V4l2Config
 
 SITE = "demo"
 DEVICE = "here"
+DEVICE_WRITES = ("status", "twin/#", "e/#", "keys/#", "m/#", "a/#", "cmd/#")
+"""Topics below its own name to which the broker lets the device publish."""
 PROBE_S = 3.0
 """How long a device may take to deliver its first sample, seconds."""
 
@@ -35,12 +38,9 @@ class Part:
 
 def accounts() -> tuple[Account, ...]:
     """The device writes under its own name and hears its requests; the reader reads."""
-    base = f"limpet/v1/{SITE}/{DEVICE}"
+    base = f"{ROOT}/{SITE}/{DEVICE}"
     device = Account("device", read=(f"{base}/req/#",), write=tuple(f"{base}/{t}" for t in DEVICE_WRITES))
-    return device, Account("reader", read=("limpet/v1/#",))
-
-
-DEVICE_WRITES = ("status", "twin/#", "e/#", "keys/#", "m/#", "a/#", "cmd/#")
+    return device, Account("reader", read=(f"{ROOT}/#",))
 
 
 def find_parts(pipelines: Path, models: Path, clock: Clock) -> Iterator[Part]:
