@@ -5,7 +5,6 @@ given to the other side: a device's .pub to its readers, a reader's .pub to its 
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from agent.cli.options import Commands
@@ -51,7 +50,6 @@ def _new(role: str, folder: Path, name: str, algorithm: int) -> int:
     private, public = folder / f"{name}.key", folder / f"{name}.pub"
     write_private(private, key.pem())
     write_public(public, spki(key.public.public, pem=True))
-    _sync(folder)
     print(f"{private}: private key of the {role}, keep it here")
     print(f"{public}: public key, id {key.public.key_id.hex()}, give it to {_OTHER_SIDE[role]}")
     return 0
@@ -63,12 +61,3 @@ def _identify(path: Path) -> tuple[str, bytes]:
         return "device", VerifyKey.from_bytes(data, str(path)).key_id
     except ConfigError:
         return "reader", ReaderPublic.from_bytes(data, str(path)).key_id
-
-
-def _sync(folder: Path) -> None:
-    """A key that is lost in a power cut after it was given away cannot be made again."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

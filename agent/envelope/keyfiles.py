@@ -65,7 +65,17 @@ def _write(path: Path, data: bytes, mode: int) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        _sync(path.parent)
     except FileExistsError as exc:
         raise ConfigError(f"{path}: a key is already there and is never overwritten: move it away first") from exc
     except OSError as exc:
         raise ConfigError(f"{path}: key file cannot be written: {exc.strerror}") from exc
+
+
+def _sync(folder: Path) -> None:
+    """A key that is lost in a power cut after it was given away cannot be made again."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
