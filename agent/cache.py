@@ -52,11 +52,11 @@ def digest(tensors: Tensors, salt: bytes = b"") -> bytes:
 
 
 class ResultCache:
-    """One cache for all models of the process; the key must name the model. `clock` counts monotonic seconds."""
+    """One cache for all models of the process; the key must name the model. `mono_s` is the monotonic clock."""
 
-    def __init__(self, config: CacheConfig, clock: Callable[[], float]) -> None:
+    def __init__(self, config: CacheConfig, mono_s: Callable[[], float]) -> None:
         self.config = config
-        self._clock = clock
+        self._mono_s = mono_s
         self._limit_bytes = int(config.size_mb * 1e6)
         self._lock = threading.Lock()
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
@@ -69,7 +69,7 @@ class ResultCache:
 
     def get(self, key: bytes) -> dict[str, Array] | None:
         """The read-only outputs under `key`, or None."""
-        now_s = self._clock()
+        now_s = self._mono_s()
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None and now_s - entry.born_s > self.config.ttl_s:
@@ -88,7 +88,7 @@ class ResultCache:
         size_bytes = sum(array.nbytes for array in outputs.values())
         for array in outputs.values():
             array.flags.writeable = False
-        entry = _Entry(dict(outputs), cost_ms, size_bytes, self._clock())
+        entry = _Entry(dict(outputs), cost_ms, size_bytes, self._mono_s())
         with self._lock:
             if size_bytes > self._limit_bytes:
                 self._add(too_large=1)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from agent.records import Clock as ClockState
+from agent.records import ClockState
 
 _OLDEST_CREDIBLE_S = 1_735_689_600.0  # 2025-01-01 UTC: this code did not exist before
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised

@@ -92,12 +92,12 @@ class Inference:
         cache: ResultCache | None = None,
         *,
         decoder: Decoder | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        timer: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`decoder` replaces the manifest's; `clock` counts seconds. Raises ModelError on a wrong step."""
+        """`decoder` replaces the manifest's; `timer` counts seconds. Raises ModelError on a wrong step."""
         self.manifest, self.runner = manifest, runner
         self._decoder = decoder or _decoder(manifest)
-        self._clock = clock
+        self._timer = timer
         self._inputs = {port.name: port for port in runner.inputs}
         self._feeds = tuple(Feed(self._inputs[port.name], steps) for port, steps in _chains(manifest))
         self._constants = {p.name: np.full(p.shape, p.value, p.dtype) for p in runner.inputs if p.value is not None}
@@ -118,7 +118,7 @@ class Inference:
         """
         if view.gap:
             self.reset()
-        begin = self._clock()
+        begin = self._timer()
         try:
             made = {one.port.name: one(view) for one in self._feeds}
             seen = next(iter(made.values()))[1]
@@ -129,7 +129,7 @@ class Inference:
 
     def run_raw(self, inputs: Tensors) -> Inferred:
         """Run raw tensors for the fed ports, without [[pre]]; the view that the decoder sees is empty."""
-        return self._infer([dict(inputs)], View(np.empty(0)), self._clock())
+        return self._infer([dict(inputs)], View(np.empty(0)), self._timer())
 
     def _rounds(self, made: dict[str, tuple[Array, ...]]) -> list[dict[str, Array]]:
         """The fed tensors of each run: one, or one per cell; a port without cells gives every run the same."""
@@ -140,15 +140,15 @@ class Inference:
 
     def _infer(self, rounds: list[dict[str, Array]], view: View, begin: float) -> Inferred:
         names = [digest(fed) for fed in rounds]
-        prepared = self._clock()
+        prepared = self._timer()
         ran = [self._look_up_or_run(fed, name) for fed, name in zip(rounds, names, strict=True)]
-        done = self._clock()
+        done = self._timer()
         raw = ran[0].outputs
         self._carry(raw)
         if view.cells:
             raw = {port: np.stack([one.outputs[port] for one in ran]) for port in raw}
         findings = self._decode(raw, view) if self._decoder else ()
-        timings_ms = {"pre": (prepared - begin) * 1e3, "post": (self._clock() - done) * 1e3}
+        timings_ms = {"pre": (prepared - begin) * 1e3, "post": (self._timer() - done) * 1e3}
         missed = [one.run_ms for one in ran if one.cache == "miss"]
         if missed:
             timings_ms["run"] = sum(missed)
@@ -163,9 +163,9 @@ class Inference:
         key = digest(self._state, self._salt + name) if self._cache else b""
         if self._cache and (held := self._cache.get(key)) is not None:
             return _Ran(held, "exact", 0.0)
-        begin = self._clock()
+        begin = self._timer()
         raw = self.runner.run({**fed, **self._constants, **self._state})
-        run_ms = (self._clock() - begin) * 1e3
+        run_ms = (self._timer() - begin) * 1e3
         _refuse_nan(self.runner, raw)
         if self._cache:
             self._cache.put(key, raw, run_ms)

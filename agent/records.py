@@ -17,7 +17,7 @@ Tensors = Mapping[str, Array]
 """Tensors in flight: port name -> array."""
 
 Modality = Literal["image", "audio", "series", "tensor"]
-Clock = Literal["synced", "unsynced"]
+ClockState = Literal["synced", "unsynced"]
 CacheUse = Literal["miss", "exact", "similar"]
 EventClass = Literal["critical", "routine"]
 
@@ -34,10 +34,9 @@ class Channel:
 class Sample:
     """What a source delivers.
 
-    `data` is read-only. image: uint8 [height, width, 3] in BGR order, or [height, width] for grey.
-    audio: int16 [n] mono, n samples at `rate_hz`. series: float64 [channels], one row, NaN for no
-    reading.
-    tensor: any array, given to the model as it is.
+    `data` is read-only. image: uint8 [height, width, 3] in BGR order, or [height, width] for grey. audio: int16 [n]
+    mono, n samples at `rate_hz`. series: float64 [channels], one row, NaN for no reading. tensor: any array, given to
+    the model as it is.
     """
 
     source: str
@@ -49,7 +48,7 @@ class Sample:
     t_wall_s: float
     modality: Modality
     data: Array
-    clock: Clock = "unsynced"
+    clock: ClockState = "unsynced"
     rate_hz: float = 0.0
     """Samples per second of audio or nominal rows per second of a series; 0 when unknown."""
     channels: tuple[Channel, ...] = ()
@@ -113,7 +112,7 @@ class Result:
     t_mono_s: float
     t_wall_s: float
     findings: tuple[Finding, ...]
-    clock: Clock = "unsynced"
+    clock: ClockState = "unsynced"
     model: ModelRef | None = None
     cache: CacheUse = "miss"
     input_digest: str = ""
@@ -132,7 +131,7 @@ class Draft:
     t_wall_s: float
     t_mono_s: float
     event_class: EventClass = "critical"
-    clock: Clock = "unsynced"
+    clock: ClockState = "unsynced"
     replay: bool = False
     model: ModelRef | None = None
     pipeline: str = ""
