@@ -1,7 +1,7 @@
 """The keyword network: a small residual CNN over log-mel frames, its training, and its full-integer TFLite file.
 
-Plain 3x3 convolutions rather than depthwise ones: they train several times faster on a CPU, and at four million
-multiplications a second of sound costs a small device well under a millisecond either way.
+Plain 3x3 convolutions rather than depthwise ones: they train several times faster on a CPU, and nine million
+multiplications a view take 0.2 ms on one core of a desktop.
 """
 
 import numpy as np
@@ -79,9 +79,20 @@ def _batches(x: Features, y: Labels, labels: int, seed: int):  # noqa: ANN202 - 
         for start in range(0, len(x) - BATCH + 1, BATCH):
             chosen = order[start : start + BATCH]
             shown, wanted = x[chosen].astype(np.float32), np.eye(labels, dtype=np.float32)[y[chosen]]
-            for one in shown:
-                _mask(one, fill, rng)
+            for n, one in enumerate(shown):
+                shown[n] = _warped(one, rng)
+                _mask(shown[n], fill, rng)
             yield _mixed(shown, wanted, rng)
+
+
+def _warped(one: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Spoken by someone else: a little faster or slower, all bands a little higher or lower."""
+    frames, bands = one.shape
+    around = rng.uniform(0, frames)
+    times = around + (np.arange(frames) - around) * rng.uniform(0.87, 1.15)
+    heights = np.arange(bands) * rng.uniform(0.94, 1.06) + rng.uniform(-1.5, 1.5)
+    at = np.rint(times).clip(0, frames - 1).astype(np.int64), np.rint(heights).clip(0, bands - 1).astype(np.int64)
+    return one[at[0][:, None], at[1][None, :]]
 
 
 def _mask(one: npt.NDArray[np.float32], fill: np.float32, rng: np.random.Generator) -> None:
