@@ -30,7 +30,6 @@ from the folder of `limpet.toml`. Secrets are never values, only names of files.
 `python tools/config_docs.py`, and the test suite fails when the two disagree.
 """
 
-
 STEPS_HEAD = """# Steps
 
 What a pipeline file or a model's `model.toml` can name with `step = "..."`. Steps are pure functions over arrays;
@@ -101,7 +100,7 @@ def page() -> str:
             cls = typing.cast("type[Any]", part.default_factory)
             parts.append(table(cls, f"[{part.name}]"))
             parts.extend(nested(cls, part.name))
-    parts.append("## reader.toml\n\nWhat `limpet watch` and `limpet dashboard` read.\n")
+    parts.append("## reader.toml\n\nWhat `limpet watch` reads.\n")
     parts.append("### [broker]\n\nThe keys of [uplink] that concern a connection.\n")
     parts += [table(envelope.ReaderConfig, "[reader]"), table(envelope.ReaderLimits, "[reader.limits]")]
     parts.append(table(envelope.DeviceTrust, "[[reader.device]]"))
