@@ -56,7 +56,7 @@ def open_model(
     that is damaged, not to be trusted or refused by its runtime is an error, because falling back would hide it.
     """
     chosen = options or RuntimeOptions()
-    present = [*chosen.providers, *(str(delegate.library) for delegate in chosen.delegates)]
+    present = [*chosen.providers, *(str(delegate.path) for delegate in chosen.delegates)]
     missing: list[str] = []
     for artifact in (only,) if only else candidates(manifest, chosen.prefer, present):
         with verified(manifest, artifact, artifact_root, limit_bytes) as path:

@@ -114,13 +114,13 @@ def _delegates(
     loaded, failed = [], []
     for delegate in options.delegates:
         try:
-            ctypes.CDLL(str(delegate.library))  # names the reason, which the vendor's class loses when it fails
-            loaded.append((delegate, module.load_delegate(str(delegate.library), dict(delegate.options))))
+            ctypes.CDLL(str(delegate.path))  # names the reason, which the vendor's class loses when it fails
+            loaded.append((delegate, module.load_delegate(str(delegate.path), dict(delegate.options))))
         except (ValueError, OSError, RuntimeError) as exc:
             if options.required:
-                words = f"{where}: delegate {delegate.library} cannot be loaded: {exc}"
+                words = f"{where}: delegate {delegate.path} cannot be loaded: {exc}"
                 raise ModelError(f"{words}: install it, or set required = false to run on the CPU") from exc
-            failed.append(Fallback(str(delegate.library), f"it cannot be loaded: {exc}"))
+            failed.append(Fallback(str(delegate.path), f"it cannot be loaded: {exc}"))
     return loaded, failed
 
 
@@ -128,7 +128,7 @@ def _build(
     module: Any, path: Path, options: RuntimeOptions, delegates: list[tuple[DelegateOptions, Any]], where: str
 ) -> tuple[Any, tuple[str, ...], list[Fallback]]:
     """The interpreter, what it uses, and what it could not use. A delegate that refuses the graph is left out."""
-    names = tuple(str(option.library) for option, _ in delegates)
+    names = tuple(str(option.path) for option, _ in delegates)
     try:
         made = _interpreter(module, path, options, [loaded for _, loaded in delegates])
     except SystemError as exc:

@@ -11,7 +11,7 @@ from agent.strict import Range
 class DelegateOptions:
     """A TFLite delegate in a shared library of a vendor."""
 
-    library: Path
+    path: Path
     """The library, e.g. "libedgetpu.so.1"; found as the dynamic linker finds it when it is a plain name."""
     options: dict[str, str] = field(default_factory=dict)
     """Passed to the delegate as they are."""
