@@ -265,6 +265,13 @@ def test_a_picture_file_larger_than_its_pixels_can_be_is_refused(tmp_path):
         drain(file_source(path, "image", FakeClock(), ReplayConfig(path=path, max_megapixels=0.01)))
 
 
+def test_a_pipe_among_pictures_holds_nobody_up(tmp_path):
+    """Only the name of a folder's entry is looked at when it is listed; what it is shows when it is read."""
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(CaptureError, match=r"a\.png: cannot be read: it is no regular file"):
+        drain(file_source(tmp_path, "image", FakeClock()))
+
+
 @pytest.mark.parametrize("name", ["BME280_temperature,humidity", "P2,P3", "BM,\0x"])
 def test_a_table_whose_header_begins_like_a_picture_is_a_table(tmp_path, name):
     """Two letters do not make a picture of it."""

@@ -15,6 +15,7 @@ from agent.capture.source import Closing, Pacer, Patience, Stamp
 from agent.errors import CaptureError
 from agent.records import Array, Sample
 from agent.settings.capture import PixFmt, V4l2Config
+from agent.tomlfile import read_plain
 from pipelines.image import decode_image
 from pipelines.imagefile import check_size
 
@@ -132,8 +133,7 @@ def read_picture(path: Path, max_megapixels: float) -> Array:
     """Decode one picture: uint8 [height, width, 3] BGR, turned upright after its EXIF tag. Raises CaptureError."""
     limit_bytes = int(max_megapixels * _MOST_BYTES_PER_MEGAPIXEL) + _METADATA_BYTES
     try:
-        with path.open("rb") as file:
-            data = file.read(limit_bytes + 1)
+        data = read_plain(path, limit_bytes)
     except OSError as exc:
         raise CaptureError(f"{path}: cannot be read: {exc.strerror}") from exc
     if len(data) > limit_bytes:
