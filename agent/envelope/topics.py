@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from agent.errors import EnvelopeError
+from agent.settings.names import NAME
 
 ROOT: Final = "limpet/v1"
 MAX_TOPIC_BYTES: Final = 1024
-NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
-"""Site, device, stream, facet, operation: what a name may be."""
 
 _NAME = re.compile(NAME)
 Place = Literal["event", "gap", "keys", "status", "twin", "metric", "alarm", "state"]

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from agent.envelope.keyfiles import read_public
 from agent.envelope.keys import VerifyKey
 from agent.envelope.signed import Signed
-from agent.envelope.topics import NAME
 from agent.errors import ConfigError, EnvelopeError
+from agent.settings.names import NAME
 
 URI_SCHEME: Final = "limpet"
 _URI = re.compile(rf"{URI_SCHEME}://({NAME})/({NAME})")

@@ -5,14 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from agent.records import EventClass
+from agent.settings.names import Name
 from agent.settings.rules import RuleConfig
 from agent.settings.runtime import RuntimeOptions
-from agent.strict import Match, Range
-
-Name = Annotated[
-    str, Match(r"(?!gap$)[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "1 to 64 letters, digits, '_', '.' or '-', and not 'gap'")
-]
-"""What may stand as one level of a topic; "gap" is where a stream's loss ledger stands."""
+from agent.strict import Range
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from agent.strict import Match, Range
-
-_NAME = Match(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "1 to 64 letters, digits, '_', '.' or '-'")
+from agent.settings.names import AnyName
+from agent.strict import Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +30,8 @@ class EnvelopeConfig:
 class DeviceTrust:
     """[[reader.device]]: one device that the reader believes."""
 
-    site: Annotated[str, _NAME]
-    device: Annotated[str, _NAME]
+    site: AnyName
+    device: AnyName
     mode: Literal["sealed", "plain"] = "sealed"
     """plain payloads of a sealed device are refused, and the other way round."""
     keys: tuple[Path, ...] = ()

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from agent.records import EventClass
-from agent.strict import Match, Range
+from agent.settings.names import Name
+from agent.strict import Range
 
 _Text = Annotated[str, Range(1, 200)]
-_Stream = Annotated[
-    str, Match(r"(?!gap$)[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "1 to 64 letters, digits, '_', '.' or '-', and not 'gap'")
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +24,7 @@ class RuleCommon:
     """How the rule calls itself in its events (`decided_by`); by default its kind and its label."""
     class_: EventClass | None = None
     """`critical` is stored at once, `routine` may wait (see the store's settings); by default that of the pipeline."""
-    stream: _Stream | None = None
+    stream: Name | None = None
     """Stream of the events; by default that of the pipeline."""
 
 
