@@ -18,6 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOT_S = 60.0
+CHECKOUT = "/opt/checkout"
+"""Where the machine has this checkout: it mounts its own /tmp and /root over whatever lies there outside."""
 PACKAGES = "PYTHONPATH=/opt/packages"
 """Where the machine finds the Python packages: an environment variable for the service and for commands."""
 
@@ -29,7 +31,8 @@ mount -t overlay overlay -o lowerdir=/,upperdir="$1/up",workdir="$1/work" "$1/ro
 rm -rf "$1"/root/etc/systemd/system/*.wants "$1"/root/etc/limpet "$1"/root/opt/limpet
 : >"$1/root/etc/machine-id"
 "$2/tools/install.sh" --root "$1/root" --no-deps
-mkdir -p "$1/root/opt/packages"
+mkdir -p "$1/root/opt/packages" "$1/root/opt/checkout"
+cd "$2" && cp -a agent pipelines models systemd tools docs pyproject.toml README.md LICENSE "$1/root/opt/checkout/"
 exec systemd-nspawn -q -D "$1/root" -b --register=no --keep-unit --private-network \\
     --bind-ro="$3:/opt/packages" systemd.unit=multi-user.target
 """

@@ -1,6 +1,7 @@
 """The agent as a process: starts degraded, resumes after a kill, stops in time, imports only what it needs."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,13 +189,16 @@ def test_a_full_disk_raises_an_alarm_that_readers_see(tmp_path):
             made.add("rows", tmp_path / "count.toml", kind="replay", path=str(tmp_path / "rows.csv"), loop=True)
             config, reader = made.write()
             config.write_text(config.read_text().replace(str(tmp_path / "outbox"), str(disk / "outbox")))
-            (disk / "filler").write_bytes(bytes(900 * 1024))
-            watcher = limpet("watch", "--reader", reader, "--for", 20, "--json")
+            watcher = limpet("watch", "--reader", reader, "--for", 150, "--json")
             with running(config, tmp_path / "agent.log"):
-                said = status(made.socket, lambda s: s["health"] == "degraded", 30)
-                status(made.socket, lambda s: s["pipelines"]["count"]["events"] > 20, 30)
+                status(made.socket, lambda s: s["uplink"]["acked_events"] >= 3, 30)
+                (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
+                said = status(made.socket, lambda s: s["health"] == "degraded", 40)
+                seen = said["pipelines"]["count"]["events"]
+                status(made.socket, lambda s: s["pipelines"]["count"]["events"] > seen + 20, 40)
                 (disk / "filler").unlink()
                 status(made.socket, lambda s: s["health"] == "ok", 60)
+            watcher.send_signal(signal.SIGTERM)
             lines = [json.loads(line) for line in watcher.communicate(timeout=60)[0].splitlines()]
     finally:
         subprocess.run(["umount", "-l", disk], check=True)

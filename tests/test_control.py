@@ -75,7 +75,7 @@ def test_an_asker_that_hangs_up_hurts_nobody(served):
 
 def test_no_agent_is_said_clearly(tmp_path):
     """Without an agent the message names the socket and what to look at."""
-    with pytest.raises(ConfigError, match="no agent answers at .*is it running"):
+    with pytest.raises(ConfigError, match=r"no agent answers at .*is it running"):
         ask(tmp_path / "none.sock", "echo")
 
 
@@ -122,7 +122,7 @@ def test_a_number_beyond_the_database_is_refused_not_fatal(tmp_path):
     try:
         while not (tmp_path / "s").exists():
             stop.wait(0.01)
-        with pytest.raises(ConfigError, match="not understood.*too large"):
+        with pytest.raises(ConfigError, match=r"not understood.*too large"):
             ask(tmp_path / "s", "look", after=10**30)
         assert ask(tmp_path / "s", "look", after=1) == {}
     finally:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.machine import PACKAGES, ROOT, booted
+from tests.machine import CHECKOUT, PACKAGES, booted
 
 PROBE = """
 import mmap, os, subprocess, sys, time
@@ -150,11 +150,11 @@ def test_a_configuration_that_cannot_work_is_not_tried_again(machine):
 def test_an_upgrade_restarts_into_the_new_release(running):
     """The installer, run again with other sources: another release, another process. Without a change: nothing."""
     before = (running.show("MainPID"), running.run("readlink /opt/limpet/current"))
-    running.run(f"echo >{ROOT}/agent/newer.py && {ROOT}/tools/install.sh --no-deps")  # in the machine's memory only
+    running.run(f"echo >{CHECKOUT}/agent/newer.py && {CHECKOUT}/tools/install.sh --no-deps")
     after = (running.show("MainPID"), running.run("readlink /opt/limpet/current"))
     assert running.show("ActiveState") == "active"
     assert not set(before) & set(after)
-    running.run(f"{ROOT}/tools/install.sh --no-deps")
+    running.run(f"{CHECKOUT}/tools/install.sh --no-deps")
     assert (running.show("MainPID"), running.run("readlink /opt/limpet/current")) == after
 
 
