@@ -1,8 +1,8 @@
 """A file as the views that a model would see: how `limpet infer` and golden inputs go the way of live samples."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from agent.manifest import Manifest
 from agent.pipeline import whole
 from agent.records import Array, Sample, View
 from pipelines import Window, make_step
+
+SILENCE_S = 60
+"""Longest window of a model that a short sound is padded for, seconds."""
 
 
 def views(manifest: Manifest, path: Path) -> Iterator[View]:
@@ -30,20 +33,27 @@ def views(manifest: Manifest, path: Path) -> Iterator[View]:
         state, ready = window(state, sample)
         made += len(ready)
         yield from ready
-    if last is not None and not made and last.modality == "audio":
-        yield from _padded(window, state, last)
-
-
-def _padded(window: Window, state: Any, last: Sample) -> Iterator[View]:
-    """Silence after the end until one view is whole; at most a minute of it."""
-    silence: Array = np.zeros(int(last.rate_hz or 1), last.data.dtype)
-    for i in range(60):
-        step_s = len(last.data) / (last.rate_hz or 1) if i == 0 else 1.0
-        last = Sample(
-            last.source, last.seq + 1, last.t_s + step_s, last.t_mono_s + step_s, last.t_wall_s + step_s,
-            "audio", silence, last.clock, last.rate_hz, replay=last.replay,
-        )  # fmt: skip
-        state, ready = window(state, last)
+    if last is None or made:
+        return
+    for sample in silence_after(last):
+        state, ready = window(state, sample)
         if ready:
             yield ready[0]
             return
+
+
+def silence_after(last: Sample) -> Iterator[Sample]:
+    """A minute of silence behind the end of a sound, second by second, to fill a window that it was too short for.
+
+    Nothing for what is no sound.
+    """
+    if last.modality != "audio" or not last.rate_hz:
+        return
+    silence: Array = np.zeros(int(last.rate_hz), last.data.dtype)
+    for _ in range(SILENCE_S):
+        step_s = len(last.data) / last.rate_hz
+        last = replace(
+            last, seq=last.seq + 1, t_s=last.t_s + step_s, t_mono_s=last.t_mono_s + step_s,
+            t_wall_s=last.t_wall_s + step_s, data=silence, gap=False,
+        )  # fmt: skip
+        yield last

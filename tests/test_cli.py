@@ -1,6 +1,7 @@
 """What commands print: lines by docs/cli.schema.json, exit statuses, errors that say what to do."""
 
 import json
+import wave
 
 import jsonschema
 import pytest
@@ -98,6 +99,20 @@ def test_replay_gives_the_same_events_each_time():
     runs = [_run(*words)[0] for _ in range(2)]
     events = [[line for line in run.splitlines() if '"type": "event"' in line] for run in runs]
     assert events[0] == events[1]
+
+
+def test_a_sound_shorter_than_a_window_is_padded_alike_by_infer_and_replay(tmp_path):
+    """A clip of half a second is looked at once, with silence behind it."""
+    clip = tmp_path / "short.wav"
+    with wave.open(str(MODELS / "keywords" / "demo.wav")) as source, wave.open(str(clip), "wb") as short:
+        source.setpos(int(1.0 * 16000))
+        short.setparams(source.getparams())
+        short.writeframes(source.readframes(int(0.7 * 16000)))
+    inferred = _lines(_run("infer", MODELS / "keywords", clip, "--json")[0], "infer")
+    replayed = _lines(_run("replay", "--pipeline", PIPELINES / "keywords.toml", clip, "--json")[0], "result")
+    assert len(replayed) == 1
+    assert [f["label"] for f in inferred[0]["findings"]] == ["yes"]
+    assert replayed[0]["findings"] == inferred[0]["findings"]
 
 
 def test_a_pipeline_is_replayed_by_its_configured_name(tmp_path):

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from agent.pipeline import Outcome, Pipeline
 from agent.records import Draft, Sample
 from agent.settings.capture import ReplayConfig
 from agent.settings.runtime import CacheConfig, ModelsConfig
+from agent.views import silence_after
 
 
 def add_parser(sub: Commands) -> None:
@@ -81,10 +83,16 @@ def _settings_of(file: PipelineFile, config: Config | None, path: Path | None) -
 def _lines(
     pipeline: Pipeline, path: Path, settings: ReplayConfig | None, clock: Clock, *, realtime: bool
 ) -> Iterator[dict[str, Any]]:
-    for sample in _samples(path, settings, clock, realtime=realtime):
-        if sample.gap:
-            yield {"type": "gap", "source": sample.source, "seq": sample.seq, "t_s": sample.t_s}
-        for outcome in pipeline.feed(sample):
+    last, looked = None, False
+    for last in _samples(path, settings, clock, realtime=realtime):
+        if last.gap:
+            yield {"type": "gap", "source": last.source, "seq": last.seq, "t_s": last.t_s}
+        for outcome in pipeline.feed(last):
+            looked = True
+            yield from _of(outcome)
+    if last is not None and not looked:  # a sound shorter than one window
+        outcomes = (outcome for sample in silence_after(last) for outcome in pipeline.feed(sample))
+        for outcome in islice(outcomes, 1):
             yield from _of(outcome)
 
 
