@@ -103,10 +103,10 @@ STEPS: dict[str, dict[str, str]] = {
         "streaming_zscore": "pipelines.anomaly:StreamingZScore",
     },
     "post": {
-        "keep_labels": "pipelines.classify:KeepLabels",
+        "keep_labels": "pipelines.findings:KeepLabels",
         "label_by_value": "pipelines.findings:LabelByValue",
-        "min_score": "pipelines.classify:MinScore",
-        "top": "pipelines.classify:Top",
+        "min_score": "pipelines.findings:MinScore",
+        "top": "pipelines.findings:Top",
     },
 }
 """kind -> name in TOML -> "module:Class"."""

@@ -13,6 +13,7 @@ from agent.errors import ModelError
 from agent.records import Array, Finding, Tensors, View
 from agent.strict import Range
 from pipelines.moments import Z_LIMIT, Memory, Moments, fresh
+from pipelines.outputs import chosen
 from pipelines.series import channel, table
 
 
@@ -90,9 +91,7 @@ class Reconstruction:
 
     def error(self, outputs: Tensors, view: View) -> float:
         """Mean squared difference of the model's output and the view it saw."""
-        name = self.output or next(iter(outputs))
-        if name not in outputs:
-            raise ModelError(f"decoder 'reconstruction': there is no output '{name}': name one of {', '.join(outputs)}")
+        name = chosen(outputs, self.output, "reconstruction")
         made, seen = np.asarray(outputs[name], np.float64).ravel(), np.asarray(view.data, np.float64).ravel()
         if made.size != seen.size:
             raise ModelError(f"decoder 'reconstruction': output '{name}' has {made.size} values, the input "

@@ -13,6 +13,7 @@ import numpy as np
 from agent.errors import ConfigError, ModelError
 from agent.records import Array, Finding, Sample, Tensors, View
 from agent.strict import Range
+from pipelines.outputs import chosen
 from pipelines.stream import frozen, is_gap
 
 FULL_SCALE = 32768.0
@@ -163,9 +164,7 @@ class Keyword:
         )
 
     def _scores(self, outputs: Tensors, labels: tuple[str, ...]) -> Array:
-        name = self.output or next(iter(outputs))
-        if name not in outputs:
-            raise ModelError(f"decoder 'keyword': there is no output '{name}': name one of {', '.join(outputs)}")
+        name = chosen(outputs, self.output, "keyword")
         scores = np.asarray(outputs[name], np.float32).reshape(-1)
         if len(scores) != len(labels):
             raise ModelError(f"decoder 'keyword': output '{name}' has {len(scores)} values for {len(labels)} labels: "

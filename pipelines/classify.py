@@ -1,4 +1,4 @@
-"""Decoders that turn scores into labels, and the post steps that thin findings out.
+"""Decoders that turn scores into labels.
 
 Owns `classify` (one label of many, several labels at once, or yes and no) and `digits` (one digit, or a display read
 cell by cell). Scores come in dequantised; a decoder refuses scores that are not finite and a number of labels that does
@@ -13,8 +13,8 @@ import numpy as np
 from agent.errors import ModelError
 from agent.records import Array, Finding, Tensors, View
 from agent.strict import Range
+from pipelines.outputs import Share, chosen
 
-Share = Annotated[float, Range(0, 1)]
 Activation = Literal["none", "softmax", "sigmoid"]
 
 
@@ -36,7 +36,7 @@ class Classify:
     """Number of leading scores that have no label, such as a background class; they are left out."""
 
     def __call__(self, outputs: Tensors, view: View, labels: tuple[str, ...], /) -> tuple[Finding, ...]:
-        scores = _activated(_port(outputs, self.output, "classify").ravel(), self.activation, "classify")
+        scores = _activated(outputs[chosen(outputs, self.output, "classify")].ravel(), self.activation, "classify")
         if scores.size == 1 and len(labels) == 2:
             scores = np.array([1.0 - scores[0], scores[0]])
         scores = scores[self.label_offset :]
@@ -70,7 +70,7 @@ class Digits:
     unit: str | None = None
 
     def __call__(self, outputs: Tensors, view: View, labels: tuple[str, ...], /) -> tuple[Finding, ...]:
-        scores = _port(outputs, self.output, "digits")
+        scores = outputs[chosen(outputs, self.output, "digits")]
         cells = len(view.cells) or 1
         _need_labels(labels, scores.size / cells, "digits")
         scores = _activated(scores.reshape(cells, -1), self.activation, "digits")
@@ -100,44 +100,6 @@ class Digits:
         if not self.number:
             return text
         return None if self.unread in text else float(text)
-
-
-@dataclass(frozen=True, slots=True)
-class MinScore:
-    """Drops findings whose score is below `score`."""
-
-    score: Share
-
-    def __call__(self, findings: tuple[Finding, ...], /) -> tuple[Finding, ...]:
-        return tuple(f for f in findings if f.score >= self.score)
-
-
-@dataclass(frozen=True, slots=True)
-class KeepLabels:
-    """Drops findings whose label is not listed."""
-
-    labels: Annotated[tuple[str, ...], Range(1, 1000)]
-
-    def __call__(self, findings: tuple[Finding, ...], /) -> tuple[Finding, ...]:
-        return tuple(f for f in findings if f.label in self.labels)
-
-
-@dataclass(frozen=True, slots=True)
-class Top:
-    """Keeps the `n` findings with the best scores, best first; equal scores keep their order."""
-
-    n: Annotated[int, Range(1, 1000)]
-
-    def __call__(self, findings: tuple[Finding, ...], /) -> tuple[Finding, ...]:
-        return tuple(sorted(findings, key=lambda f: -f.score)[: self.n])
-
-
-def _port(outputs: Tensors, name: str, decoder: str) -> Array:
-    if not name:
-        return next(iter(outputs.values()))
-    if name not in outputs:
-        raise ModelError(f"decoder '{decoder}': no output is called '{name}': there are {', '.join(outputs)}")
-    return outputs[name]
 
 
 def _need_labels(labels: tuple[str, ...], scores: float, decoder: str) -> None:

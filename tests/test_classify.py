@@ -90,7 +90,7 @@ def test_the_output_is_chosen_by_name():
     decoder = make_step("decoder", {"step": "classify", "output": "probs"}, "a test")
     outputs = {"features": np.ones((1, 64), np.float32), "probs": np.array([[0, 0, 1, 0]], np.float32)}
     assert decoder(outputs, View(np.zeros(1)), LABELS)[0].label == "cat"
-    with pytest.raises(ModelError, match="there are features"):
+    with pytest.raises(ModelError, match="name one of features"):
         decoder({"features": outputs["features"]}, View(np.zeros(1)), LABELS)
 
 
