@@ -47,7 +47,7 @@ from agent.uplink.conversation import Subject
 
 log = logging.getLogger(__name__)
 
-TURN_S = 0.5
+TURN_S = 1.0
 """How often the lanes are looked at, seconds."""
 LOOK_DEADLINE_S = 60.0
 """A source or pipeline that says nothing for longer is stuck, seconds."""
@@ -66,7 +66,8 @@ class App:
             redactor.hide(password(self.config.uplink.password_file))
         self._clock = SystemClock()
         self._start_s = self._clock.mono_s()
-        self._sources, self._broken = load_sources(self.config, path)
+        self._sources, broken = load_sources(self.config, path)
+        self._broken = {f"source {name}": why for name, why in broken.items()}
         self._registry = Registry(self.config.metrics.series_limit)
         self._meters = Meters(self._registry)
         self._meters.watch_numbers("process", "The agent's process, since the start.", costs)
@@ -100,9 +101,10 @@ class App:
         files, bad_files = load_pipelines(self.config.paths.pipelines)
         shelf = Shelf(self.config.models, self.config.cache, self._clock)
         made = assemble(files, self._sources, shelf, config_digest(self.config))
-        self._broken |= bad_files | dict(made.broken)
-        for name, why in self._broken.items():
-            log.error("part=%s left-out reason=%r", name, why)
+        self._broken |= {f"pipeline {name}": why for name, why in {**bad_files, **made.broken}.items()}
+        self._broken = {_encodable(part): _encodable(why) for part, why in self._broken.items()}
+        for part, why in self._broken.items():
+            log.error("part=%r left-out reason=%r", part, why)
         for pipeline in made.pipelines:
             self._introduce(pipeline)
         self._meters.watch_numbers("cache", "Result cache, since the start.", lambda: asdict(shelf.cache.counts))
@@ -160,7 +162,7 @@ class App:
             self._alarms.pop(name, None)
             log.info("alarm=%s cleared", name)
         else:
-            self._alarms[name] = text
+            self._alarms[name] = text = _encodable(text)
             log.error("alarm=%s reason=%r", name, text)
         if self._uplink is not None:
             body = {"active": text is not None, "text": text or "", "t_wall_s": self._clock.wall_s()}
@@ -251,3 +253,8 @@ class App:
                 "fallbacks": [f"{f.asked}: {f.reason}" for f in pipeline.runner.fallbacks],
             }
         return made
+
+
+def _encodable(text: str) -> str:
+    """`text` with the bytes of file names that are not UTF-8 escaped: nothing else could be sent or sealed."""
+    return text.encode(errors="backslashreplace").decode()

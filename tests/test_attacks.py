@@ -8,12 +8,15 @@ import sys
 
 import pytest
 
+from agent.capture.lines import LineParser
+from agent.cli.dashboard import make_server
 from agent.config import load_config, load_pipelines, load_sources
 from agent.errors import ConfigError, ModelError
 from agent.golden import read_npz
 from agent.manifest import load_manifest
 from agent.registry import find, installed, verified
-from tests.agents import MODELS, PIPELINES, ROOT
+from agent.settings.capture import LineFormat
+from tests.agents import MODELS, PIPELINES, ROOT, running, site, status
 from tests.tiny_models import make_model
 
 PLAIN = """
@@ -257,3 +260,42 @@ def test_names_that_are_no_text_come_out_as_valid_json(tmp_path, encoding):
         done = limpet("infer", VIBRATION, path, "--json", env={"PYTHONIOENCODING": encoding}, encoding="utf-8")
         said_well(done, 0)
         assert json.loads(done.stdout)["file"] == path
+
+
+def test_a_user_who_may_not_see_the_outbox_asks_the_agent(place):
+    """The folder is the agent's alone: the command asks through the socket, and says when nobody answers."""
+    (place / "outbox").mkdir(mode=0)
+    said_well(powerless("outbox", "stats", "--config", place / "limpet.toml"), 2, "no agent answers")
+
+
+def test_a_port_that_does_not_exist_is_said():
+    """Neither a traceback nor another port."""
+    with pytest.raises(ConfigError, match="port 99999 cannot be used: there are 0 to 65535"):
+        make_server({}, 99999)
+
+
+def test_a_file_name_that_is_no_text_does_not_silence_the_agent(tmp_path):
+    """What is left out is told to the readers too: a name that nobody can send must not stop the uplink."""
+    with site(tmp_path) as made:
+        made.add("machine", PIPELINES / "machine.toml", kind="load", interval_s=0.2)
+        made.add("other", tmp_path / os.fsdecode(b"odd\xff.toml"), kind="load")
+        config, _ = made.write()
+        folder = tmp_path / "pipes"
+        folder.mkdir()
+        (folder / os.fsdecode(b"odd\xff.toml")).write_text("schema = 7")
+        odd = json.dumps(str(made.parts[1].pipeline))
+        config.write_text(config.read_text().replace(odd, json.dumps(str(folder))))
+        with running(config, tmp_path / "agent.log"):
+            said = status(made.socket, lambda s: s["uplink"]["sent_messages"] > 3)
+    assert said["health"] == "degraded"
+    assert any(reason.startswith("pipeline odd\\udcff: ") for reason in said["reasons"])
+
+
+def test_half_a_character_as_the_name_of_a_value_is_a_bad_line():
+    """JSON can spell what no text can hold; a hostile sensor must not put it into an event."""
+    parser = LineParser(LineFormat(format="json"))
+    assert parser.parse(b'{"\\ud800": 1}') is None
+    assert parser.bad_lines == 1
+    row = parser.parse(b'{"\\ud83d\\ude00": 1}')
+    assert row is not None
+    assert parser.channels[0].name == "\N{GRINNING FACE}"

@@ -134,7 +134,7 @@ class LineParser:
         if isinstance(found, list):
             names = self._config.columns or tuple(f"c{i}" for i in range(len(found)))
             found = dict(zip(names, found, strict=False)) if len(found) == len(names) else None
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or not _is_text("".join(found)):
             raise _NotUnderstoodError
         return found
 
@@ -163,6 +163,15 @@ class LineParser:
 
 def _is_header(values: list[str]) -> bool:
     return all(v.strip() and _number(v) is None and _moment_s(v) is None and not _is_absent(v) for v in values)
+
+
+def _is_text(name: str) -> bool:
+    """JSON can spell half of a character ("\\ud800"): no event could carry such a name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_absent(value: Any) -> bool:

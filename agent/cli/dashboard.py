@@ -87,8 +87,9 @@ def make_server(files: Mapping[str, File], port: int, broker: str | None = None)
     handler = type("Handler", (_Handler,), {"files": files, "headers_sent": headers})
     try:
         return _Server(("127.0.0.1", port), handler)
-    except OSError as exc:
-        raise ConfigError(f"port {port} cannot be used: {exc.strerror}: choose another with --port") from exc
+    except (OSError, OverflowError) as exc:
+        why = getattr(exc, "strerror", "there are 0 to 65535")
+        raise ConfigError(f"port {port} cannot be used: {why}: choose another with --port") from exc
 
 
 def security_headers(broker: str) -> dict[str, str]:

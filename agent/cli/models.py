@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _models_config(path: Path) -> ModelsConfig:
     """The configured one, or the defaults where no agent is installed."""
-    return load_config(path).models if path != DEFAULT_CONFIG or path.exists() else ModelsConfig()
+    return load_config(path).models if path != DEFAULT_CONFIG or os.path.lexists(path) else ModelsConfig()
 
 
 def _found(name: str, roots: Iterable[Path]) -> Found:

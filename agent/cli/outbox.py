@@ -46,9 +46,14 @@ def opened(settings: StoreSettings, ask_agent: Query) -> Iterator[Query]:
     from agent.store import OutboxInUseError, Store
     from agent.store.looking import answer
 
-    if not (settings.folder / "outbox.db").exists():
-        raise ConfigError(f"outbox {settings.folder}: there is none: has the agent run, with this [store] folder?")
-    if settings.folder.stat().st_uid != os.geteuid():
+    try:
+        owner = (settings.folder / "outbox.db").stat().st_uid
+    except FileNotFoundError as exc:
+        why = "there is none: has the agent run, with this [store] folder?"
+        raise ConfigError(f"outbox {settings.folder}: {why}") from exc
+    except PermissionError:
+        owner = -1
+    if owner != os.geteuid():
         yield ask_agent  # opening it here would leave files that the agent cannot write
         return
     try:
