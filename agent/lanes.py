@@ -20,7 +20,7 @@ from agent.records import Draft, Result, Sample
 
 log = logging.getLogger(__name__)
 
-TURN_S = 0.5
+TURN_S = 1.0
 """Longest wait of a lane before it looks at `stop` and beats, seconds."""
 COUNTS_EVERY = 16
 """How often a busy source is asked what it left out, samples."""
