@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -299,3 +301,25 @@ def test_half_a_character_as_the_name_of_a_value_is_a_bad_line():
     row = parser.parse(b'{"\\ud83d\\ude00": 1}')
     assert row is not None
     assert parser.channels[0].name == "\N{GRINNING FACE}"
+
+
+def test_a_closed_terminal_ends_the_demo_and_everything_it_started(tmp_path):
+    """SIGHUP: no broker, no agent, no page goes on, and no key stays in the temporary folder."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-P", "-m", "agent", "demo", "60s", "--lines"]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        try:
+            assert any(b"sealed" in line for line in child.stdout)  # the first event: all is running
+        finally:
+            child.send_signal(signal.SIGHUP)
+        child.wait(30)
+    assert child.returncode == 0
+    left = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert [command for command in left if os.fsencode(tmp_path) in command] == []
+    assert list(tmp_path.glob("limpet-*")) == []
+
+
+def test_a_demo_without_a_place_for_its_files_says_so():
+    """No temporary folder can be written: one line with the remedy."""
+    said_well(in_shell("ulimit -f 0; $limpet demo 1s"), 2, "no temporary folder", "set TMPDIR")

@@ -48,10 +48,17 @@ def run(args: argparse.Namespace) -> int:
     """Show events until Ctrl-C or the end of the time; 1 when none arrived or the agent died."""
     for_s = _seconds(args.duration)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last: the terminal was closed
         signal.signal(number, lambda *_: stop.set())
-    with tempfile.TemporaryDirectory(prefix="limpet-demo-") as name:
+    with _folder() as name:
         return _show(Path(name), args, for_s, stop)
+
+
+def _folder() -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix="limpet-demo-")
+    except OSError as exc:
+        raise ConfigError(f"no temporary folder: {exc.strerror}: set TMPDIR to one that you may write to") from exc
 
 
 def _show(folder: Path, args: argparse.Namespace, for_s: float | None, stop: threading.Event) -> int:
