@@ -1,5 +1,6 @@
 """The documents are true: pages made from the code are current, links lead somewhere, examples are read."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from agent.pipeline import make_steps
 from agent.settings.core import PipelineConfig
 from agent.strict import build
-from tests.agents import ROOT
+from tests.agents import ROOT, limpet
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
@@ -37,3 +38,13 @@ def test_the_readme_shows_a_pipeline_that_the_agent_accepts():
     pipelines = [build(PipelineConfig, t, "README.md") for t in tables if "source" in t]
     assert pipelines
     assert all(make_steps(pipeline, "README.md", None).pre for pipeline in pipelines)
+
+
+def test_the_pipeline_of_the_readme_sees_the_recording_that_it_names(tmp_path):
+    """Copied into a file and run as the page says, it tells every new last digit of the shipped recording."""
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "meter.toml").write_text(block)
+    child = limpet("replay", "--json", "--pipeline", tmp_path / "meter.toml", ROOT / "models/digits/demo.mp4")
+    lines = [json.loads(line) for line in child.communicate(timeout=60)[0].splitlines()]
+    events = [line["body"]["label"] for line in lines if line["type"] == "event"]
+    assert events == ["4", "5", "9", "0", "8"]
