@@ -75,8 +75,8 @@ def _port(table: str, port: Declared, kind: Format) -> Iterator[str]:
         yield f"scale = {port.scale!r}"
         yield f"zero_point = {port.zero_point}"
     elif kind == "onnx" and port.dtype in ("int8", "uint8"):
-        yield "# scale = 0.0039215687  # ??? ONNX keeps it inside the graph: see the QuantizeLinear beside this port"
-        yield "# zero_point = 0"
+        yield "# scale = ???  # ONNX keeps it in the graph: see the QuantizeLinear or DequantizeLinear next to this port"
+        yield "# zero_point = ???"
     if table == "input" and (layout := _layout(port)):
         yield f'layout = "{layout}"'
     if table == "input" and port.shape == () and port.dtype != "bool":

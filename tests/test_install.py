@@ -73,6 +73,14 @@ def test_everything_lies_where_it_belongs(image, checkout):
         assert mode(path) in {(0o644, 0, 0), (0o755, 0, 0)}, path
 
 
+def test_the_first_run_says_nothing_that_looks_like_a_failure(checkout, tmp_path):
+    """An empty root has no unit to compare with; what is no option is named."""
+    done = install(tmp_path / "empty", "--no-deps", checkout=checkout)
+    assert "No such file" not in done.stderr
+    wrong = install(tmp_path / "empty", "--fly", checkout=checkout, check=False)
+    assert (wrong.returncode, "--fly" in wrong.stderr) == (2, True)
+
+
 def test_nothing_that_runs_can_be_changed_by_the_agent(image):
     """No file of the program is writable by anybody but root."""
     for path in (image / "opt/limpet").rglob("*"):

@@ -25,7 +25,8 @@ while [ $# -gt 0 ]; do
         --no-deps) deps=no ;;
         --uninstall) action=uninstall ;;
         --purge) purge=yes ;;
-        *) usage ;;
+        -h | --help) usage ;;
+        *) printf 'install: %s is no option of this\n' "$1" >&2; usage ;;
     esac
     shift
 done
@@ -141,7 +142,7 @@ install_all() {
     if ! live || ! systemctl --quiet is-enabled limpet.service 2>/dev/null; then next_steps; fi
 }
 
-unit_sum() { sha256sum <"$root/etc/systemd/system/limpet.service" 2>/dev/null || true; }
+unit_sum() { sha256sum "$root/etc/systemd/system/limpet.service" 2>/dev/null || true; } # nothing before the first time
 
 next_steps() {
     cat <<-'TEXT'
