@@ -58,7 +58,10 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Passes a view that differs from the last one that passed, and the first. For still scenes: a meter, a shelf."""
+    """Passes a view that differs from the last one that passed, and the first. For still scenes: a meter, a shelf.
+
+    A change gives one view and so one result: for rules that want n of m, let `refresh_s` pass the views they need.
+    """
 
     level: Level = 12.0
     """By how many of 255 grey levels a point must differ to count as changed."""

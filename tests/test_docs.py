@@ -8,6 +8,7 @@ import tomllib
 
 import pytest
 
+from agent.config import load_config, load_reader, load_sources
 from agent.pipeline import make_steps
 from agent.settings.core import PipelineConfig
 from agent.strict import build
@@ -48,3 +49,15 @@ def test_the_pipeline_of_the_readme_sees_the_recording_that_it_names(tmp_path):
     lines = [json.loads(line) for line in child.communicate(timeout=60)[0].splitlines()]
     events = [line["body"]["label"] for line in lines if line["type"] == "event"]
     assert events == ["4", "5", "9", "0", "8"]
+
+
+def test_the_configuration_page_shows_files_that_are_read(tmp_path):
+    """Copied as they stand, they are a device and a reader that believes it."""
+    device, reader = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/configuration.md").read_text(), re.DOTALL)
+    (tmp_path / "limpet.toml").write_text(device)
+    (tmp_path / "reader.toml").write_text(reader)
+    config, trusted = load_config(tmp_path / "limpet.toml"), load_reader(tmp_path / "reader.toml")
+    assert load_sources(config, tmp_path / "limpet.toml")[1] == {}
+    (known,) = trusted.reader.device
+    assert (known.site, known.device) == (config.device.site, config.device.name)
+    assert trusted.broker.broker == config.uplink.broker

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import config
-from agent.settings import capture, core, envelope, rules
+from agent.settings import capture, core, envelope, rules, runtime
 from agent.strict import describe
 from pipelines import STEPS
 
@@ -28,6 +28,47 @@ key. Each pipeline is a file of its own. Everything is strict: an unknown key, a
 refused with file, table, key and what is allowed; `limpet check` tells without starting anything. Relative paths count
 from the folder of `limpet.toml`. Secrets are never values, only names of files. This page is made from the code by
 `python tools/config_docs.py`, and the test suite fails when the two disagree.
+
+`limpet.toml` and `reader.toml` begin with `schema = 1`, their format's version; every other key has a default or
+stands below as required. A device and one who reads what it says, whole:
+
+```toml
+# limpet.toml
+schema = 1
+
+[device]
+site = "plant"
+name = "press-3"
+
+[uplink]
+broker = "mqtts://broker.example:8883"   # on the same machine, for a try: mqtt://127.0.0.1:1883
+
+[envelope]
+signing_key = "keys/device.key"          # limpet keys new device --out keys
+readers = ["keys/reader.pub"]            # limpet keys new reader --out keys
+
+[sources.machine]                        # a pipeline in pipelines/ says: source = "machine"
+kind = "load"
+```
+
+```toml
+# reader.toml
+schema = 1
+
+[broker]
+broker = "mqtts://broker.example:8883"
+
+[reader]
+key = "keys/reader.key"
+
+[[reader.device]]
+site = "plant"
+device = "press-3"
+keys = ["keys/device.pub"]
+```
+
+As an ordinary user, set `[paths] runtime`, `[store] folder` and `key_file`, and `[models] folders` too: their
+defaults are those of the service.
 """
 
 STEPS_HEAD = """# Steps
@@ -106,11 +147,13 @@ def page() -> str:
     parts.append(table(envelope.DeviceTrust, "[[reader.device]]"))
     parts.append("## Sources: [sources.NAME]\n\nThe key `kind` chooses; docs/capture.md shows each with an example.\n")
     parts += [table(cls, f'kind = "{tag}"', frozenset({"kind"})) for tag, cls in tagged(capture.SourceConfig)]
+    parts.append(table(capture.SysfsChannel, "[[sources.NAME.channels]]"))
     parts.append(table(capture.LineFormat, "[sources.NAME.lines]"))
     parts.append(table(capture.PcmFormat, "[sources.NAME.pcm]"))
     parts.append("## Pipeline files\n")
     parts += [table(core.PipelineConfig, "top level"), table(core.ModelUse, "[model]")]
     parts += nested(core.ModelUse, "model")
+    parts.append(table(runtime.DelegateOptions, "[[model.runtime.delegates]]"))
     parts.append("## Rules: [[rule]]\n\nThe key `kind` chooses.\n")
     parts += [table(cls, f'kind = "{tag}"', frozenset({"kind"})) for tag, cls in tagged(rules.RuleConfig)]
     return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""The file that `limpet watch` and `limpet dashboard` read: which broker, and whom to believe."""
+"""The file that `limpet watch` reads: which broker, and whom to believe."""
 
 from dataclasses import dataclass, field
 from typing import Literal

@@ -68,7 +68,7 @@ class Appears(Presence):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clears(Presence):
-    """A label that was present is gone: the other half of `Appears`, with the same keys."""
+    """A label that was present is gone: the other half of `appears`, with the same keys."""
 
     kind: Literal["clears"]
 
