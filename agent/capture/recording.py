@@ -7,6 +7,7 @@ is empty, what cannot be read, what belongs to another modality.
 
 import os
 import statistics
+import tokenize
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -205,7 +206,7 @@ class Tensor(Recording):
             return np.array(array)
         except OSError as exc:
             raise CaptureError(f"{self.path}: cannot be read: {exc.strerror or exc}") from exc
-        except (ValueError, EOFError) as exc:
+        except (ValueError, EOFError, tokenize.TokenError) as exc:  # numpy reads old headers with Python's tokenizer
             raise CaptureError(f"{self.path}: is no .npy file of plain numbers: save it again with numpy.save") from exc
 
 
