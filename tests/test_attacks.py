@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from agent.capture import file_source
 from agent.capture.lines import LineParser
 from agent.cli.dashboard import make_server
+from agent.clock import SystemClock
 from agent.config import load_config, load_pipelines, load_sources
-from agent.errors import ConfigError, ModelError
+from agent.errors import CaptureError, ConfigError, ModelError
 from agent.golden import read_npz
 from agent.manifest import load_manifest
 from agent.registry import find, installed, verified
@@ -303,6 +306,21 @@ def test_half_a_character_as_the_name_of_a_value_is_a_bad_line():
     assert parser.channels[0].name == "\N{GRINNING FACE}"
 
 
+def test_an_array_with_a_torn_header_is_refused(tmp_path):
+    """Whatever byte of the header is wrong: a CaptureError with the file's name, or an array."""
+    path = tmp_path / "one.npy"
+    np.save(path, np.zeros((4, 5), np.float32))
+    sound = path.read_bytes()
+    for at in range(128):
+        for wrong in (0, 1, 0x28, 0xFF):
+            path.write_bytes(sound[:at] + bytes([wrong]) + sound[at + 1 :])
+            try:
+                with file_source(path, "tensor", SystemClock()) as source:
+                    source.read(1.0)
+            except CaptureError as exc:
+                assert "one.npy" in str(exc)
+
+
 def test_a_closed_terminal_ends_the_demo_and_everything_it_started(tmp_path):
     """SIGHUP: no broker, no agent, no page goes on, and no key stays in the temporary folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
@@ -323,3 +341,9 @@ def test_a_closed_terminal_ends_the_demo_and_everything_it_started(tmp_path):
 def test_a_demo_without_a_place_for_its_files_says_so():
     """No temporary folder can be written: one line with the remedy."""
     said_well(in_shell("ulimit -f 0; $limpet demo 1s"), 2, "no temporary folder", "set TMPDIR")
+
+
+def test_no_runtime_reports_to_its_maker(tmp_path):
+    """ONNX Runtime keeps its telemetry session in the temporary folder: with the agent it starts none."""
+    said_well(limpet("infer", MODELS / "series", RECORDING, env={"TMPDIR": str(tmp_path)}), 0)
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 `open_runner` loads one artifact; `declared_ports` reads what a model file says about itself.
 """
 
+import os
 from pathlib import Path
 
 from agent.errors import ModelError
@@ -10,6 +11,9 @@ from agent.manifest import Artifact, Manifest, Runtime
 from agent.runtime.contract import Declared, Fallback, Runner, RunnerInfo, RuntimeMissingError, Slots
 from agent.runtime.quant import dequantise, quantise
 from agent.settings.runtime import RuntimeOptions
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# ONNX Runtime's wheels hold a client that reports to its maker; it looks here when it is imported, which is later
 
 __all__ = [
     "Declared", "Fallback", "Runner", "RunnerInfo", "RuntimeMissingError", "Slots", "declared_ports", "dequantise",
