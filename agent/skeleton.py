@@ -75,7 +75,7 @@ def _port(table: str, port: Declared, kind: Format) -> Iterator[str]:
         yield f"scale = {port.scale!r}"
         yield f"zero_point = {port.zero_point}"
     elif kind == "onnx" and port.dtype in ("int8", "uint8"):
-        yield "# scale = ???  # ONNX keeps it in the graph: see the QuantizeLinear or DequantizeLinear next to this port"
+        yield "# scale = ???  # ONNX keeps it in the graph: see the (De)QuantizeLinear next to this port"
         yield "# zero_point = ???"
     if table == "input" and (layout := _layout(port)):
         yield f'layout = "{layout}"'

@@ -50,6 +50,8 @@ def test_a_bad_pipeline_does_not_stop_the_good_ones(place, tmp_path):
     assert any("nowhere" in reason for reason in said["reasons"])
     assert asked.returncode == 1
     assert "degraded" in words
+    assert f"connected to {said['uplink']['broker']}" in words
+    assert "{" not in words, "what people read shows no dictionaries"
     check = limpet("check", "--config", config, "--json")
     lines = [json.loads(line) for line in check.communicate(timeout=30)[0].splitlines()]
     assert check.returncode == 2

@@ -69,7 +69,7 @@ def show(args: argparse.Namespace, query: Query) -> int:
     """Print what was asked for."""
     if args.what == "stats":
         stats = query({"what": "stats"})
-        print(json.dumps(stats) if args.json else "\n".join(_stats(stats)))
+        print(json.dumps(stats) if args.json else "\n".join(stats_words(stats)))
         return 0
     for shown, row in enumerate(_rows(query, content=args.what == "export")):
         if args.limit and shown >= args.limit:
@@ -87,7 +87,8 @@ def _rows(query: Query, *, content: bool) -> Iterator[dict[str, Any]]:
         after = rows[-1]["n"]
 
 
-def _stats(stats: dict[str, Any]) -> list[str]:
+def stats_words(stats: dict[str, Any]) -> list[str]:
+    """What the store says of itself (`Store.stats`), for people."""
     s = stats
     lines = [
         f"{s['state']}: {s['events']} events on disk, {s['pending']} in memory, {s['parked']} set aside",
@@ -96,7 +97,7 @@ def _stats(stats: dict[str, Any]) -> list[str]:
     ]
     lines += [f"! {stats['trouble']}"] if stats["trouble"] else []
     lines += [f"! damaged file kept aside: {name}" for name in stats["set_aside"]]
-    return lines + [f"  {name:<32} {s['events']:>9} next {s['next_seq']}" for name, s in stats["streams"].items()]
+    return lines + [f"  {name:<32} {s['events']:>9} waiting, next number {s['next_seq']}" for name, s in stats["streams"].items()]
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -2,9 +2,11 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from agent.cli.options import Commands, add_config
+from agent.cli.outbox import stats_words
 from agent.config import load_config
 from agent.control import ask
 
@@ -29,14 +31,32 @@ def run(args: argparse.Namespace) -> int:
 def _lines(status: dict[str, Any]) -> list[str]:
     lines = [f"{status['device']}: {status['health']}, up {status['up_s']:.0f} s, limpet {status['version']}"]
     lines += [f"  ! {reason}" for reason in status["reasons"]]
-    lines += [f"  lane {lane['name']:<24} {lane['phase']:<8} failures {lane['failures']}" for lane in status["lanes"]]
-    for name, pipeline in status["pipelines"].items():
-        model = pipeline.get("model")
-        eyes = f"{model['name']} {model['version']} on {pipeline['runtime']}" if model else "no model file"
-        lines.append(f"  pipeline {name}: {eyes}, {pipeline['results']} results, {pipeline['events']} events")
-        lines += [f"    fallback: {reason}" for reason in pipeline.get("fallbacks", ())]
-    lines.append("  outbox " + ", ".join(f"{key} {value}" for key, value in status["outbox"].items()))
-    if not status["uplink"]["refusals_reported"]:
-        lines.append("  MQTT 3.1.1: the broker cannot report messages that its access list refuses: such are lost")
-    lines.append("  uplink " + ", ".join(f"{key} {value}" for key, value in status["uplink"].items()))
-    return lines
+    lines += ["lanes", *(line for lane in status["lanes"] for line in _lane(lane))]
+    lines += ["pipelines", *(line for item in status["pipelines"].items() for line in _pipeline(*item))]
+    lines += ["outbox", *(f"  {line}" for line in stats_words(status["outbox"]))]
+    return [*lines, "uplink", *_uplink(status["uplink"])]
+
+
+def _lane(lane: dict[str, Any]) -> Iterator[str]:
+    failures = f"  failed {lane['failures']} times" if lane["failures"] else ""
+    yield f"  {lane['name']:<32} {lane['phase']}{failures}"
+    if lane["error"]:
+        yield f"    ! {lane['error']}"
+
+
+def _pipeline(name: str, pipeline: dict[str, Any]) -> Iterator[str]:
+    model = pipeline.get("model")
+    eyes = f"{model['name']} {model['version']} on {pipeline['runtime']}" if model else "no model file"
+    counts = ", ".join(f"{pipeline[key]} {key}" for key in ("results", "cached", "gated", "events"))
+    yield f"  {name:<32} {eyes}: {counts}"
+    yield from (f"    fallback: {reason}" for reason in pipeline.get("fallbacks", ()))
+
+
+def _uplink(uplink: dict[str, Any]) -> Iterator[str]:
+    yield f"  {'connected to' if uplink['connected'] else 'not connected to'} {uplink['broker']}, MQTT {uplink['mqtt']}"
+    yield "  acknowledged {acked_events} events in {acked_messages} messages, refused {refused}".format_map(uplink)
+    if uplink["trouble"]:
+        yield f"  ! {uplink['trouble']}"
+    yield from (f"  ! stream {stream} is refused: {why}" for stream, why in uplink["refusals"].items())
+    if not uplink["refusals_reported"]:
+        yield "  MQTT 3.1.1: the broker cannot report messages that its access list refuses: such are lost"
