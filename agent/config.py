@@ -131,7 +131,7 @@ def read_toml(path: Path) -> Mapping[str, Any]:
             raise ConfigError(f"{path}: larger than {FILE_LIMIT} bytes: this is no configuration file")
         return parse(raw)
     except OSError as exc:
-        raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from exc
+        raise ConfigError(f"{path}: cannot be read: {exc.strerror}: check its path and who may read it") from exc
     except ValueError as exc:
         raise ConfigError(f"{path}: is not TOML: {exc}") from exc
 

@@ -60,12 +60,15 @@ def test_a_bad_pipeline_does_not_stop_the_good_ones(place, tmp_path):
 
 
 def test_check_is_content_with_a_good_configuration(place):
-    """Everything in order: exit status 0."""
+    """Everything in order: exit status 0. A source that nothing reads is said to be so."""
     config, _ = place.write()
+    config.write_text(config.read_text() + '\n[sources.spare]\nkind = "load"\n')
     check = limpet("check", "--config", config)
     words, errors = check.communicate(timeout=30)
     assert check.returncode == 0, words + errors
     assert "WRONG" not in words
+    assert "source rows\n" in words
+    assert "source spare: no pipeline names it\n" in words
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def test_infer_prints_a_line_per_file_and_fails_when_one_does(tmp_path):
 
 
 def test_infer_gives_raw_outputs_when_asked():
-    """Dtype, shape and row-major data of every port."""
-    out, _ = _run("infer", VIBRATION, VIBRATION / "golden" / "healthy.csv", "--json", "--outputs")
+    """Dtype, shape and row-major data of every port, as JSON whether --json is there or not."""
+    out, _ = _run("infer", VIBRATION, VIBRATION / "golden" / "healthy.csv", "--outputs")
     [line] = _lines(out, "infer")
     assert line["outputs"]["y"]["dtype"] == "uint8"
     assert line["outputs"]["y"]["shape"] == [1, 32]

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.assembly import Shelf, assemble
 from agent.cli.options import Commands, add_config
 from agent.clock import SystemClock
-from agent.config import Config, load_config, load_pipelines, load_sources
+from agent.config import Config, PipelineFile, load_config, load_pipelines, load_sources
 from agent.envelope.setup import batch_zip, make_sealer
 from agent.errors import LimpetError
 from agent.mqtt.protect import context, password
@@ -49,16 +49,18 @@ def look(path: Path) -> Iterator[Checked]:
     config = load_config(path)
     yield Checked(f"configuration {path}")
     sources, bad_sources = load_sources(config, path)
-    yield from (Checked(f"source {name}") for name in sources)
+    files, bad_files = load_pipelines(config.paths.pipelines)
+    named = {file.config.source for file in files}
+    yield from (Checked(f"source {name}" + ("" if name in named else ": no pipeline names it")) for name in sources)
     yield from _problems("source", bad_sources)
-    yield from _pipelines(config, tuple(sources))
+    yield from _pipelines(config, files, tuple(sources))
+    yield from _problems("pipeline", bad_files)
     yield _try("keys", lambda: make_sealer(config.envelope, config.device.site, config.device.name))
     yield _try("compression", lambda: batch_zip(config.envelope))
     yield _try("uplink's files", lambda: _uplink_files(config.uplink))
 
 
-def _pipelines(config: Config, sources: tuple[str, ...]) -> Iterator[Checked]:
-    files, bad_files = load_pipelines(config.paths.pipelines)
+def _pipelines(config: Config, files: tuple[PipelineFile, ...], sources: tuple[str, ...]) -> Iterator[Checked]:
     shelf = Shelf(config.models, config.cache, SystemClock())
     try:
         made = assemble(files, sources, shelf)
@@ -67,7 +69,7 @@ def _pipelines(config: Config, sources: tuple[str, ...]) -> Iterator[Checked]:
             yield Checked(f"pipeline {pipeline.config.name}{model}")
     finally:
         shelf.close()
-    yield from _problems("pipeline", {**bad_files, **made.broken})
+    yield from _problems("pipeline", made.broken)
 
 
 def _uplink_files(config: UplinkConfig) -> None:

@@ -24,7 +24,7 @@ def add_parser(sub: Commands) -> None:
     parser.add_argument("model", metavar="MODEL_DIR", help="folder with a model.toml")
     parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="picture, video, WAV, CSV, npy ...")
     parser.add_argument("--json", action="store_true", help="JSON lines (docs/cli.schema.json)")
-    parser.add_argument("--outputs", action="store_true", help="add the raw output tensors of the last view (JSON)")
+    parser.add_argument("--outputs", action="store_true", help="JSON lines with the raw tensors of the last view too")
     parser.add_argument("--artifacts", type=Path, metavar="DIR", help="folder of the model files, when not MODEL_DIR")
     parser.add_argument("--threads", type=int, default=1, help="threads of one run (default %(default)s)")
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
                 print(f"\r{i + 1}/{len(args.files)} ", end="", file=sys.stderr, flush=True)
             fields = _one(inference, manifest, path, want_outputs=args.outputs)
             failed += "error" in fields
-            print(lines.write(fields) if args.json else _words(fields), flush=True)
+            print(lines.write(fields) if args.json or args.outputs else _words(fields), flush=True)
         if progress:
             print("\r\033[K", end="", file=sys.stderr)
     finally:

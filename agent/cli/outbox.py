@@ -97,7 +97,8 @@ def stats_words(stats: dict[str, Any]) -> list[str]:
     ]
     lines += [f"! {stats['trouble']}"] if stats["trouble"] else []
     lines += [f"! damaged file kept aside: {name}" for name in stats["set_aside"]]
-    return lines + [f"  {name:<32} {s['events']:>9} waiting, next number {s['next_seq']}" for name, s in stats["streams"].items()]
+    streams = stats["streams"].items()
+    return lines + [f"  {name:<32} {s['events']:>9} waiting, next number {s['next_seq']}" for name, s in streams]
 
 
 def _line(row: dict[str, Any]) -> str:
