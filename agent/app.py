@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from agent import __version__, codec
+from agent import codec
 from agent.assembly import Assembled, Shelf, assemble
 from agent.backoff import Backoff
 from agent.capture import EndOfStream, Source, inbox_limits, open_source
@@ -38,6 +38,7 @@ from agent.mqtt.protect import password
 from agent.notify import Notifier
 from agent.pipeline import Pipeline, config_digest
 from agent.process import costs
+from agent.report import Report
 from agent.settings.capture import SourceConfig
 from agent.store import Store
 from agent.store.looking import handlers
@@ -81,13 +82,14 @@ class App:
             signal.signal(number, lambda *_: leave.set())
         made = self._assemble()
         with self._open_store() as store:
-            uplink = self._uplink = self._make_uplink(store, made)
+            report = Report(self.config, self._meters, made, store, self._broken, self._alarms, self._up_s)
+            uplink = self._uplink = self._make_uplink(store, report)
             keepers = self._supervisor(
                 Lane("store", store.run, KEEP_DEADLINE_S, essential=True),
                 Lane("uplink", uplink.run, KEEP_DEADLINE_S, essential=True),
             )
             lookers = self._supervisor(*self._looking(made.pipelines, store))
-            services = self._supervisor(*self._serving(made, store, uplink, (keepers, lookers)))
+            services = self._supervisor(*self._serving(report, store, uplink, (keepers, lookers)))
             self._watch(leave, (keepers, lookers, services), notifier)
             notifier.stopping()
             half_s = self.config.supervisor.stop_s / 2
@@ -124,7 +126,7 @@ class App:
         key = load_store_key(self.config.store.key_file)
         return Store.open(self.config.store, key, codec.encode, self._clock, self._alarm)
 
-    def _make_uplink(self, store: Store, made: Assembled) -> Uplink:
+    def _make_uplink(self, store: Store, report: Report) -> Uplink:
         """Raises ConfigError for keys that cannot be used: an agent that could never publish does not start."""
         config, device = self.config, self.config.device
 
@@ -133,7 +135,7 @@ class App:
 
         sealer()
         topics = Topics(device.site, device.name)
-        subject = Subject(topics, lambda: self._facets(store, made), batch_zip(config.envelope))
+        subject = Subject(topics, report.facets, batch_zip(config.envelope))
         delivered = self._registry.summary(
             "limpet_delivery_seconds", "From the sample to the broker's acknowledgement, live events.", ["stream"]
         )
@@ -145,16 +147,8 @@ class App:
         self._meters.watch_numbers("outbox", "Outbox; bytes unless named otherwise.", lambda: numbers(store.stats()))
         return uplink
 
-    def _facets(self, store: Store, made: Assembled) -> dict[str, dict[str, Any]]:
-        """What the twin says: slowly changing facts, published when they change."""
-        models = {p.config.name: asdict(p.model) for p in made.pipelines if p.model is not None}
-        stats = store.stats()
-        return {
-            "models": models,
-            "config": {"digest": config_digest(self.config), "agent": __version__, "broken": dict(self._broken)},
-            "capabilities": {"mqtt": self.config.uplink.protocol, "envelope": self.config.envelope.mode},
-            "buffer": {"budget": stats["budget"], "state": stats["state"]},
-        }
+    def _up_s(self) -> float:
+        return self._clock.mono_s() - self._start_s
 
     def _alarm(self, name: str, text: str | None) -> None:
         """Raise an alarm, or clear it with None; until then it stands in status and health. Readers are told too."""
@@ -192,10 +186,10 @@ class App:
         return CaptureLane(name, opened, EndOfStream, inboxes, self._meters)
 
     def _serving(
-        self, made: Assembled, store: Store, uplink: Uplink, supervisors: tuple[Supervisor, ...]
+        self, report: Report, store: Store, uplink: Uplink, supervisors: tuple[Supervisor, ...]
     ) -> Iterator[Lane]:
         def status(_request: Mapping[str, Any]) -> dict[str, Any]:
-            return self._status(made, store, uplink, supervisors)
+            return report.status((s for it in supervisors for s in it.states()), uplink.stats())
 
         control = ControlServer(self.config.paths.socket, {"status": status, **handlers(store)})
         yield Lane("control", control.run)
@@ -225,34 +219,6 @@ class App:
         words = f"{health.status}: {'; '.join(health.reasons) or 'all lanes run'}"
         (notifier.ready if first else notifier.status)(words)
         log.log(logging.INFO if health.status == "ok" else logging.WARNING, "health=%s", words)
-
-    def _status(
-        self, made: Assembled, store: Store, uplink: Uplink, supervisors: tuple[Supervisor, ...]
-    ) -> dict[str, Any]:
-        lanes = [state for it in supervisors for state in it.states()]
-        health = judge(lanes, self._broken | self._alarms)
-        return {
-            "version": __version__,
-            "device": f"{self.config.device.site}/{self.config.device.name}",
-            "up_s": self._clock.mono_s() - self._start_s,
-            "health": health.status,
-            "reasons": health.reasons,
-            "lanes": [asdict(lane) for lane in lanes],
-            "pipelines": {p.config.name: self._pipeline_status(p) for p in made.pipelines},
-            "outbox": store.stats(),
-            "uplink": uplink.stats(),
-        }
-
-    def _pipeline_status(self, pipeline: Pipeline) -> dict[str, Any]:
-        made: dict[str, Any] = self._meters.tally(pipeline.config.name)
-        if pipeline.runner is not None:
-            made |= {
-                "model": asdict(pipeline.runner.model),
-                "runtime": pipeline.runner.runtime,
-                "used": pipeline.runner.used,
-                "fallbacks": [f"{f.asked}: {f.reason}" for f in pipeline.runner.fallbacks],
-            }
-        return made
 
 
 def _encodable(text: str) -> str:

@@ -1,0 +1,66 @@
+"""What the agent says of itself: the answer to `limpet status`, and the facets of its twin on the broker."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from agent import __version__
+from agent.assembly import Assembled
+from agent.config import Config
+from agent.health import LaneState, judge
+from agent.meters import Meters
+from agent.pipeline import Pipeline, config_digest
+from agent.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Reads the parts; changes nothing."""
+
+    config: Config
+    meters: Meters
+    made: Assembled
+    store: Store
+    broken: Mapping[str, str]
+    """What was left out at the start, and why."""
+    alarms: Mapping[str, str]
+    """What is wrong now."""
+    up_s: Callable[[], float]
+    """Seconds since the start."""
+
+    def facets(self) -> dict[str, dict[str, Any]]:
+        """Slowly changing facts, published when they change."""
+        stats = self.store.stats()
+        return {
+            "models": {p.config.name: asdict(p.model) for p in self.made.pipelines if p.model is not None},
+            "config": {"digest": config_digest(self.config), "agent": __version__, "broken": dict(self.broken)},
+            "capabilities": {"mqtt": self.config.uplink.protocol, "envelope": self.config.envelope.mode},
+            "buffer": {"budget": stats["budget"], "state": stats["state"]},
+        }
+
+    def status(self, lanes: Iterable[LaneState], uplink: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything that a person asks first, as JSON values."""
+        states = tuple(lanes)
+        health = judge(states, {**self.broken, **self.alarms})
+        return {
+            "version": __version__,
+            "device": f"{self.config.device.site}/{self.config.device.name}",
+            "up_s": self.up_s(),
+            "health": health.status,
+            "reasons": health.reasons,
+            "lanes": [asdict(lane) for lane in states],
+            "pipelines": {p.config.name: self._pipeline(p) for p in self.made.pipelines},
+            "outbox": self.store.stats(),
+            "uplink": dict(uplink),
+        }
+
+    def _pipeline(self, pipeline: Pipeline) -> dict[str, Any]:
+        told: dict[str, Any] = self.meters.tally(pipeline.config.name)
+        if pipeline.runner is not None:
+            told |= {
+                "model": asdict(pipeline.runner.model),
+                "runtime": pipeline.runner.runtime,
+                "used": pipeline.runner.used,
+                "fallbacks": [f"{f.asked}: {f.reason}" for f in pipeline.runner.fallbacks],
+            }
+        return told
