@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 TURN_S = 1.0
 """Longest wait of a lane before it looks at `stop` and beats, seconds."""
+REFUSALS = 20
+"""Samples refused in a row that make a pipeline a failed one."""
 COUNTS_EVERY = 16
 """How often a busy source is asked what it left out, samples."""
 
@@ -83,7 +85,7 @@ class CaptureLane:
                 beat()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PipelineLane:
     """One pipeline, its inbox and the store's door."""
 
@@ -91,9 +93,14 @@ class PipelineLane:
     inbox: Inbox
     accept: Callable[[Draft], object]
     observer: Observer
+    refused: int = 0
+    """Samples refused in a row."""
 
     def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
-        """Look at samples until `stop`, or until the inbox is closed and empty."""
+        """Look at samples until `stop`, or until the inbox is closed and empty.
+
+        Raises ModelError when the model refuses `REFUSALS` samples in a row: then this is not a sample's fault.
+        """
         while not stop.is_set():
             beat()
             sample = self.inbox.get(TURN_S)
@@ -106,9 +113,13 @@ class PipelineLane:
         try:
             for outcome in self.pipeline.feed(sample):
                 self._tell(outcome)
+                self.refused = 0
         except ModelError as exc:
             name = self.pipeline.config.name
             self.observer.refused(name, "model")
+            self.refused += 1
+            if self.refused % REFUSALS == 0:
+                raise
             log.warning("pipeline=%s seq=%d view refused: %s", name, sample.seq, exc)
 
     def _tell(self, outcome: Outcome) -> None:

@@ -45,11 +45,14 @@ class _Running:
         self.failures = 0
         self.error = ""
         self.beat_s = mono_s()
+        self.alive_s: float | None = None
+        """Its first own beat since it was started."""
         self.due_s = 0.0
         self.told_stuck = False
 
     def beat(self) -> None:
         self.beat_s = self.mono_s()
+        self.alive_s = self.beat_s if self.alive_s is None else self.alive_s
         self.backoff.started(self.beat_s)
 
     def body(self, stop: threading.Event) -> None:
@@ -71,8 +74,13 @@ class Supervisor:
         lanes: Iterable[Lane],
         backoff: Callable[[], Backoff],
         mono_s: Callable[[], float],
+        settled_s: float = 3.0,
     ) -> None:
-        """`backoff` makes the wait policy of one lane; `mono_s` is the monotonic clock."""
+        """`backoff` makes the wait policy of one lane; `mono_s` is the monotonic clock.
+
+        `settled_s` is how long a revived lane must beat before its failure is forgiven.
+        """
+        self._settled_s = settled_s
         self._mono_s = mono_s
         self._stop = threading.Event()
         self._running = [_Running(lane, backoff(), mono_s) for lane in lanes]
@@ -91,7 +99,7 @@ class Supervisor:
         """The state of every lane, as of now."""
         now_s = self._mono_s()
         return tuple(
-            LaneState(it.lane.name, it.lane.essential, it.phase, it.failures, it.error, now_s - it.beat_s)
+            LaneState(it.lane.name, it.lane.essential, self._seen(it, now_s), it.failures, it.error, now_s - it.beat_s)
             for it in self._running
         )
 
@@ -104,6 +112,11 @@ class Supervisor:
                 it.thread.join(max(0.0, until_s - self._mono_s()))
         return tuple(it.lane.name for it in self._running if it.thread is not None and it.thread.is_alive())
 
+    def _seen(self, it: _Running, now_s: float) -> LanePhase:
+        """A lane that failed counts as failed until its next life has lasted a while: opening is not yet delivering."""
+        settled = it.alive_s is not None and now_s - it.alive_s >= self._settled_s
+        return "failed" if it.phase == "running" and it.error and not settled else it.phase
+
     def _revive(self, it: _Running, now_s: float) -> None:
         if it.thread is not None and it.phase == "failed":
             it.failures += 1
@@ -113,7 +126,7 @@ class Supervisor:
         if it.phase == "ended" or now_s < it.due_s or self._stop.is_set():
             return
         it.phase, it.told_stuck = "running", False
-        it.beat()
+        it.beat_s, it.alive_s = now_s, None
         it.thread = threading.Thread(target=it.body, args=(self._stop,), name=it.lane.name, daemon=True)
         it.thread.start()
 

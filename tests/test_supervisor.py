@@ -10,7 +10,7 @@ from agent.supervisor import Lane, Supervisor
 
 def _supervisor(*lanes):
     rng = random.Random(1)
-    return Supervisor(lanes, lambda: Backoff(rng, first_s=0.02, cap_s=0.05, healthy_s=60), time.monotonic)
+    return Supervisor(lanes, lambda: Backoff(rng, first_s=0.02, cap_s=0.05, healthy_s=60), time.monotonic, 0.05)
 
 
 def _until(supervisor, wanted, limit_s=5.0):
@@ -57,6 +57,23 @@ def test_one_broken_lane_does_not_take_the_others_down():
     states = _until(supervisor, lambda s: s["bad"].failures >= 3)
     assert states["good"].phase == "running"
     assert beats
+    assert supervisor.stop(2.0) == ()
+
+
+def test_a_lane_that_fails_again_and_again_never_looks_well_in_between():
+    """A camera that opens and then delivers nothing is no healthy camera."""
+
+    def frail(_stop, _beat):
+        time.sleep(0.02)
+        raise OSError("no picture")
+
+    supervisor = _supervisor(Lane("camera", frail))
+    _until(supervisor, lambda s: s["camera"].failures >= 1)
+    seen = set()
+    for _ in range(60):
+        seen.add(supervisor.reconcile()[0].phase)
+        time.sleep(0.005)
+    assert seen == {"failed"}
     assert supervisor.stop(2.0) == ()
 
 
