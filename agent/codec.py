@@ -133,7 +133,9 @@ def plain(value: Any, depth: int = MAX_BODY_DEPTH) -> Any:
     """
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or isinstance(value, bool | str):
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="backslashreplace").decode()
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
         if not -(1 << 63) <= value < 1 << 64:

@@ -83,7 +83,7 @@ class Uplink:
                 wait_s -= 1.0
 
     def post(self, place: Literal["metric", "alarm"], name: str, body: Mapping[str, Any]) -> None:
-        """Have a metric or an alarm published when connected; of one name only the newest waits."""
+        """Have a metric or an alarm published when connected, in order; the newest 64 wait."""
         self._tally.post(place, name, body)
         self._wake()
 

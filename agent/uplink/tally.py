@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from agent.uplink.queue import Group
 log = logging.getLogger(__name__)
 
 POSTS = 64
-"""Posts that may wait; of one name only the newest does."""
+"""Posts that may wait for a connection."""
 NAMES = (
     "connects", "disconnects", "sent_messages", "sent_events", "sent_bytes", "acked_messages", "acked_events",
     "acked_bytes", "refused", "parked", "oversize",
@@ -27,7 +28,7 @@ class Tally:
         self._lock = threading.Lock()
         self._counters = dict.fromkeys(NAMES, 0)
         self._delivered = delivered
-        self._posts: dict[tuple[MessageType, str], bytes] = {}
+        self._posts: deque[tuple[MessageType, str, bytes]] = deque(maxlen=POSTS)
         self._refusals: dict[str, str] = {}
         self._connected = False
         self._trouble = ""
@@ -80,18 +81,21 @@ class Tally:
             log.warning("uplink=trouble %s", text)
 
     def post(self, place: Literal["metric", "alarm"], name: str, body: Mapping[str, Any]) -> None:
-        """Have `body` published; the newest of a name wins. Raises EnvelopeError for what cannot be written."""
+        """Have `body` published, in order: an alarm that was cleared at once is told too. Over `POSTS` the oldest go.
+
+        Raises EnvelopeError for what cannot be written.
+        """
         kind = MessageType.ALARM if place == "alarm" else MessageType.METRIC
         payload = cbor.encode(codec.plain(body))
         with self._lock:
-            if (kind, name) in self._posts or len(self._posts) < POSTS:
-                self._posts[kind, name] = payload
+            self._posts.append((kind, name, payload))
 
     def take_posts(self) -> list[tuple[MessageType, str, bytes]]:
         """What was posted since the last call."""
         with self._lock:
-            posts, self._posts = self._posts, {}
-        return [(kind, name, payload) for (kind, name), payload in posts.items()]
+            posts = list(self._posts)
+            self._posts.clear()
+        return posts
 
     def stats(self) -> dict[str, Any]:
         """Counters and state."""
