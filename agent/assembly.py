@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from agent.cache import ResultCache
@@ -20,6 +21,10 @@ from agent.settings.runtime import CacheConfig, ModelsConfig, RuntimeOptions
 
 FACTORY_MODELS = Path(__file__).resolve().parent.parent / "models"
 """The models that come with a checkout; an installation names its folder in [models] folders."""
+
+
+BY_LABEL = ("classify", "keyword")
+"""Decoders whose findings carry the model's labels and no other."""
 
 
 class Shelf:
@@ -85,6 +90,7 @@ def make_pipeline(file: PipelineFile, shelf: Shelf, agent_digest: str = "") -> P
     if config.model is None:
         return Pipeline(config, make_steps(config, str(file.path), None), None, agent_digest=agent_digest)
     manifest = shelf.manifest(config.model, file.path.parent)
+    _require_labels(file, manifest)
     steps = make_steps(config, str(file.path), dict(manifest.window) if manifest.window else None)
     return Pipeline(config, steps, shelf.inference(manifest, config.model.runtime), agent_digest=agent_digest)
 
@@ -93,3 +99,16 @@ def _require_source(file: PipelineFile, known: tuple[str, ...]) -> None:
     if file.config.source not in known:
         there, wanted = ", ".join(known) or "none", file.config.source
         raise ConfigError(f"{file.path}: key 'source': there is no usable [sources.{wanted}]: there are {there}")
+
+
+def _require_labels(file: PipelineFile, manifest: Manifest) -> None:
+    """A rule that waits for a label which the model never says would be silent for ever."""
+    renamed = any(step.get("step") == "label_by_value" for step in file.config.post)
+    if renamed or not manifest.labels or (manifest.decoder or {}).get("step") not in BY_LABEL:
+        return
+    for i, rule in enumerate(file.config.rule, 1):
+        for pattern in (rule.label,) if isinstance(rule.label, str) else rule.label:
+            if not any(fnmatchcase(label, pattern) for label in manifest.labels):
+                few = ", ".join(map(repr, manifest.labels[:12])) + (" ..." if len(manifest.labels) > 12 else "")
+                where = f"{file.path} [rule] #{i}: key 'label'"
+                raise ConfigError(f"{where}: {pattern!r} fits no label of model {manifest.name}: there are {few}")

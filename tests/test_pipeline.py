@@ -126,6 +126,18 @@ def test_a_wrong_pipeline_file_names_the_place(tmp_path, shelf, change, words):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(("label", "refused"), [('"stpo"', True), ('["yes", "n?"]', False), ('["yes", "nay"]', True)])
+def test_a_rule_for_a_label_that_the_model_never_says_is_refused(tmp_path, shelf, label, refused):
+    """It would be silent for ever; the message shows the labels that there are."""
+    text = 'schema = 1\nname = "w"\nsource = "s"\n[model]\nname = "keywords"\n[[rule]]\nkind = "appears"\n'
+    file = _file(tmp_path, f"{text}label = {label}\n")
+    if not refused:
+        assert make_pipeline(file, shelf).model is not None
+        return
+    with pytest.raises(ConfigError, match=r"p.toml \[rule\] #1: key 'label': .* fits no label of model keywords.*stop"):
+        make_pipeline(file, shelf)
+
+
 def test_a_model_that_is_not_there_is_named_with_what_there_is(tmp_path, shelf):
     """The publisher or the operator sees where it was looked for."""
     text = 'schema = 1\nname = "a"\nsource = "s"\n[model]\nname = "nowhere"\n'
