@@ -7,7 +7,6 @@ pend in memory, and the file is tried again. A damaged file is renamed, never de
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from agent.clock import Clock
 from agent.errors import EnvelopeError, StoreError
@@ -21,7 +20,7 @@ from agent.store.marks import Marks
 from agent.store.rescue import Rescue
 from agent.store.salvage import quarantine
 from agent.store.streams import Stream
-from agent.store.tickets import Pending, aad_of, raw_id
+from agent.store.tickets import Pending, StoreKey, aad_of, raw_id
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +29,6 @@ Alarm = Callable[[str, str | None], None]
 BROKEN_LIMIT = 8
 """Failures in a row after which a file that cannot be written is renamed aside."""
 RETRY_FIRST_S, RETRY_CAP_S = 0.2, 5.0
-
-
-class StoreKey(Protocol):
-    """Seals what lies on the disk (AES-256-GCM with a random nonce). `open` raises EnvelopeError."""
-
-    def seal(self, plain: bytes, aad: bytes) -> bytes: ...
-    def open(self, sealed: bytes, aad: bytes) -> bytes: ...
 
 
 class Keeper:

@@ -4,16 +4,13 @@ import logging
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.errors import EnvelopeError
 from agent.store.book import Book
 from agent.store.database import Database, open_raw
 from agent.store.salvage import Step, known, salvage
-from agent.store.tickets import aad_of
-
-if TYPE_CHECKING:
-    from agent.store.keeper import StoreKey
+from agent.store.tickets import StoreKey, aad_of
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +18,7 @@ log = logging.getLogger(__name__)
 class Rescue:
     """One damaged file on its way back. Steps are short; the file is renamed to salvaged-* when it is done."""
 
-    def __init__(self, path: Path, book: Book, key: "StoreKey", expected: dict[str, int]) -> None:
+    def __init__(self, path: Path, book: Book, key: StoreKey, expected: dict[str, int]) -> None:
         """`expected` says how many events each stream had, where the running agent knew."""
         self._path = path
         self._book = book
@@ -36,7 +33,7 @@ class Rescue:
         self._top = 0
 
     @classmethod
-    def unfinished(cls, folder: Path, book: Book, key: "StoreKey") -> "Rescue | None":
+    def unfinished(cls, folder: Path, book: Book, key: StoreKey) -> "Rescue | None":
         """A file whose salvage was cut short by a stop, if any."""
         left = sorted(folder.glob("damaged-*.db"))
         return cls(left[0], book, key, {}) if left else None

@@ -21,8 +21,8 @@ from agent.settings.store import StoreSettings
 from agent.store.book import Book
 from agent.store.database import Database, EventRow
 from agent.store.faults import DamagedError
-from agent.store.keeper import Alarm, Keeper, StoreKey
-from agent.store.tickets import Entry, Ticket, aad_of, text_id
+from agent.store.keeper import Alarm, Keeper
+from agent.store.tickets import Entry, StoreKey, Ticket, aad_of, text_id
 
 log = logging.getLogger(__name__)
 

@@ -1,14 +1,21 @@
-"""What the store hands out: a ticket to whoever offers an event, an entry to whoever publishes it."""
+"""What the store is given and hands out: a key; a ticket for an offer, an entry for a publisher."""
 
 import threading
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from agent.records import EventClass
 
 State = Literal["pending", "durable", "published", "evicted"]
 """pending: in memory. durable: committed and synced. published: acknowledged before it had to be written.
 evicted: refused or removed by a limit, and counted in a gap record."""
+
+
+class StoreKey(Protocol):
+    """Seals what lies on the disk (AES-256-GCM with a random nonce). `open` raises EnvelopeError."""
+
+    def seal(self, plain: bytes, aad: bytes) -> bytes: ...
+    def open(self, sealed: bytes, aad: bytes) -> bytes: ...
 
 
 class Ticket:

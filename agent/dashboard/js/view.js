@@ -149,7 +149,7 @@ function headline(event) {
   }
   const words = [];
   if (typeof body.label === "string") words.push(el("b", { textContent: body.label }));
-  if (body.value !== undefined) words.push(el("b", { textContent: ` ${number(body.value)}${unit(body)}` }));
+  if (body.value !== undefined && body.value !== body.label) words.push(el("b", { textContent: ` ${number(body.value)}${unit(body)}` }));
   if (body.count !== undefined) words.push(el("b", { textContent: ` ${text(body.count)}` }));
   if (typeof body.score === "number") words.push(el("span", { textContent: ` ${sure(body.score)}` }));
   if (typeof body.direction === "string") words.push(el("span", { textContent: ` ${body.direction} past ${number(body.threshold)}` }));
