@@ -1,6 +1,7 @@
 """What commands print: lines by docs/cli.schema.json, exit statuses, errors that say what to do."""
 
 import json
+import re
 import wave
 
 import jsonschema
@@ -38,6 +39,14 @@ def test_infer_prints_a_line_per_file_and_fails_when_one_does(tmp_path):
     assert [f["label"] for f in lines[0]["findings"]] == ["anomaly"]
     assert lines[0]["findings"] == lines[3]["findings"]
     assert "none.csv" in lines[2]["error"]
+
+
+def test_infer_names_each_label_of_a_recording_once():
+    """A film has many views: the best score and how many views said so, not the same label over and over."""
+    out, _ = _run("infer", MODELS / "digits", MODELS / "digits/demo.mp4")
+    named = [part.split()[0] for part in out.split(": ", 1)[1].rsplit("  (", 1)[0].split(", ")]
+    assert len(named) == len(set(named)) >= 2
+    assert re.search(r" x[0-9]+\b", out)
 
 
 def test_infer_gives_raw_outputs_when_asked():

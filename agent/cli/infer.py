@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from agent.views import views
 
 def add_parser(sub: Commands) -> None:
     """Describe the command."""
-    parser = sub.add_parser("infer", help="run a model on files", description="Run a model on files, one line each.")
+    about = "Run a model on files, one line each: the best of each label, xN when N views of the file have it."
+    parser = sub.add_parser("infer", help="run a model on files", description=about)
     parser.add_argument("model", metavar="MODEL_DIR", help="folder with a model.toml")
     parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="picture, video, WAV, CSV, npy ...")
     parser.add_argument("--json", action="store_true", help="JSON lines (docs/cli.schema.json)")
@@ -95,11 +96,22 @@ def _one(inference: Inference, manifest: Manifest, path: Path, *, want_outputs: 
 def _words(fields: Mapping[str, Any]) -> str:
     if "error" in fields:
         return f"{fields['file']}: FAILED: {fields['error']}"
-    seen = [_finding_words(f) for f in fields["findings"][:5]] or ["nothing found"]
+    seen = list(_seen(fields["findings"]))[:5] or ["nothing found"]
     return f"{fields['file']}: {', '.join(seen)}  ({fields['timings_ms'].get('run', 0):.2f} ms)"
 
 
+def _seen(findings: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What was found, the best of each label, with how many views of a film, a sound or a series said so."""
+    alike: dict[object, list[Mapping[str, Any]]] = {}
+    for i, finding in enumerate(findings):
+        alike.setdefault(i if "box" in finding else finding["label"], []).append(finding)
+    for group in alike.values():
+        best = max(group, key=lambda finding: float(finding["score"]))
+        yield _finding_words(best) + (f" x{len(group)}" if len(group) > 1 else "")
+
+
 def _finding_words(finding: Mapping[str, Any]) -> str:
-    value = f" = {finding['value']}" if "value" in finding else ""
+    held = finding.get("value")
+    value = "" if held is None else f" = {held:.6g}" if isinstance(held, float) else f" = {held}"
     box = " at [" + ", ".join(f"{v:.0f}" for v in finding["box"]) + "]" if "box" in finding else ""
     return f"{finding['label']}{value} {finding['score']:.3f}{box}"
