@@ -17,7 +17,7 @@ FLAGS = (
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--disable-extensions", "--mute-audio",
     "--no-default-browser-check", "--window-size=1280,860", "--remote-debugging-pipe",
 )  # fmt: skip
-TIMEOUT_S = 30.0
+TIMEOUT_S = 40
 
 
 class BrowserError(Exception):
