@@ -84,8 +84,9 @@ class Page:
 
     def open(self, url):
         """Go to a page and wait until its modules have run."""
+        self.run("window.left = true")  # else the page that is being left could answer for the one to come
         self.call("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete'")
+        self.wait("!window.left && document.readyState === 'complete'")
 
     def run(self, expression):
         """The value of an expression; promises are awaited."""
