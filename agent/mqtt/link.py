@@ -263,5 +263,7 @@ def _noted(_client: Client, _userdata: object, _sock: object) -> None:
 
 
 def _last(text: str, code: MQTTErrorCode) -> str:
-    """What paho logged about a failure, or the name of its code."""
+    """What paho logged about a failure, or the name of its code; paho says nothing when the other side just left."""
+    if not text and code == MQTTErrorCode.MQTT_ERR_CONN_LOST:
+        return "the other side closed it"
     return text.partition(": ")[2] or text or code.name.removeprefix("MQTT_ERR_").lower().replace("_", " ")
