@@ -67,7 +67,7 @@ def test_the_broker_sees_no_content(tmp_path):
         config, reader = place.write()
         text = reader.read_text()
         (tmp_path / "stranger.toml").write_text(text.replace(str(place.keys.reader.key), str(_stranger(tmp_path))))
-        watcher = limpet("watch", "--reader", tmp_path / "stranger.toml", "--for", 12, "--json")
+        watcher = limpet("watch", "--reader", tmp_path / "stranger.toml", "--for", 12, "--json", "--all")
         with running(config, tmp_path / "agent.log"):
             status(place.socket, lambda s: s["uplink"]["acked_events"] >= 5, 30)
             lines, _ = _lines(watcher)

@@ -14,7 +14,7 @@ def finding_fields(finding: Finding) -> dict[str, Any]:
         "label": finding.label,
         "score": finding.score,
         "box": finding.box,
-        "interval": finding.interval,
+        "interval": finding.interval and tuple(round(t_s, 6) for t_s in finding.interval),
         "value": finding.value,
         "unit": finding.unit,
     }
@@ -38,7 +38,7 @@ def result_fields(result: Result) -> dict[str, Any]:
         "pipeline": result.pipeline,
         "source": result.source,
         "seq": result.seq,
-        "t_s": result.t_s,
+        "t_s": round(result.t_s, 6),
         "findings": findings_fields(result.findings),
         "timings_ms": {stage: round(ms, 3) for stage, ms in result.timings_ms.items()},
     }

@@ -109,7 +109,7 @@ def _event(draft: Draft, outcome: Outcome) -> dict[str, Any]:
         "class": draft.event_class, "decided_by": draft.decided_by, "body": lines.clean(dict(draft.body)),
     }  # fmt: skip
     if outcome.result is not None:
-        fields |= {"seq": outcome.result.seq, "t_s": outcome.result.t_s}
+        fields |= {"seq": outcome.result.seq, "t_s": round(outcome.result.t_s, 6)}
     return fields
 
 
