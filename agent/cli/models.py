@@ -39,7 +39,7 @@ def add_parser(sub: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the verb; 1 when a model is not in order."""
+    """Run the verb; 1 when a model is not in order, or when there is none to verify."""
     if args.verb == "new":
         return _new(args.file, write=args.write)
     config = _models_config(args.config)
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         _show(rows, args.json, ("name", "version", "file", "runtime", "goldens", "state"))
     if not rows:
         print(f"no models in {', '.join(map(str, roots))}", file=sys.stderr)
+        return 1 if args.verb == "verify" else 0
     return 1 if any(row["state"] != "ok" for row in rows) else 0
 
 
