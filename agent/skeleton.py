@@ -10,17 +10,17 @@ from agent.errors import ModelError
 from agent.manifest import RUNTIME_OF, Format
 from agent.runtime import Declared, declared_ports
 
-_FORMATS: dict[str, Format] = {".tflite": "tflite", ".lite": "tflite", ".onnx": "onnx"}
+_FORMATS: dict[str, Format] = {".tflite": "tflite", ".lite": "tflite", ".onnx": "onnx", ".ort": "ort"}
 
 
 def skeleton(path: Path) -> str:
-    """The text of a `model.toml` for the .tflite or .onnx file at `path`. Raises ModelError when it cannot be loaded.
+    """The text of a `model.toml` for the model file at `path`. Raises ModelError when it cannot be loaded.
 
     Open dimensions: the first becomes 1 (the batch), any other stays -1, which `load_manifest` refuses with
     the words that say what to write.
     """
     if path.suffix.lower() not in _FORMATS:
-        raise ModelError(f"{path}: it must be a .tflite or .onnx file")
+        raise ModelError(f"{path}: it must be a .tflite, .onnx or .ort file")
     kind = _FORMATS[path.suffix.lower()]
     inputs, outputs = declared_ports(path, RUNTIME_OF[kind])
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -74,7 +74,7 @@ def _port(table: str, port: Declared, kind: Format) -> Iterator[str]:
     if port.scale:
         yield f"scale = {port.scale!r}"
         yield f"zero_point = {port.zero_point}"
-    elif kind == "onnx" and port.dtype in ("int8", "uint8"):
+    elif kind != "tflite" and port.dtype in ("int8", "uint8"):
         yield "# scale = ???  # ONNX keeps it in the graph: see the (De)QuantizeLinear next to this port"
         yield "# zero_point = ???"
     if table == "input" and (layout := _layout(port)):

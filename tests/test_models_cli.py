@@ -173,7 +173,7 @@ def test_new_refuses_what_is_no_model(tmp_path, capsys):
     """A wrong suffix, a missing file, garbage: status 1 and the reason."""
     (tmp_path / "a.bin").write_bytes(b"x")
     (tmp_path / "b.onnx").write_bytes(b"x")
-    reasons = {"a.bin": "must be a .tflite or .onnx", "b.onnx": "refuses the model", "c.onnx": "no such"}
+    reasons = {"a.bin": "must be a .tflite, .onnx or .ort", "b.onnx": "refuses the model", "c.onnx": "no such"}
     for name, words in reasons.items():
         status, _, err = limpet(capsys, "new", tmp_path / name)
         assert status == 1

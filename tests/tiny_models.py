@@ -1,4 +1,4 @@
-"""Tiny real models, made when a test needs them: the same function as an ONNX and as a TFLite file.
+"""Tiny real models, made when a test needs them: the same function as an ONNX, an ORT and a TFLite file.
 
 copy: y = x, any dtype. add: y = x + x on int8 with scales. total: hn = h + x, y = hn + x, a state that is carried.
 """
@@ -8,12 +8,13 @@ import hashlib
 import flatbuffers
 import numpy as np
 import onnx
+import onnxruntime
 from ai_edge_litert import schema_py_generated as lite
 from onnx import TensorProto, helper
 
 from agent.manifest import load_manifest
 
-FORMATS = ("onnx", "tflite")
+FORMATS = ("onnx", "ort", "tflite")
 ADD_IN, ADD_OUT = (0.5, -3), (1.0, 5)
 """Scale and zero point of `add`."""
 
@@ -22,13 +23,23 @@ def write_model(folder, kind, model_format, *, dtype="float32", shape=(1, 4), op
     """Write the model file into `folder`; returns its path. `scales`: one per channel of a TFLite input `x`."""
     path = folder / f"{kind}.{model_format}"
     if model_format == "tflite":
-        made = _tflite(kind, dtype, tuple(shape), open_batch, scales)
+        path.write_bytes(_tflite(kind, dtype, tuple(shape), open_batch, scales))
+    elif model_format == "onnx":
+        path.write_bytes(_onnx(kind, dtype, tuple(shape), open_batch))
     else:
-        made = _onnx(kind, dtype, tuple(shape), open_batch)
-    path.write_bytes(made)
+        write_ort(_onnx(kind, dtype, tuple(shape), open_batch), path)
     path.chmod(0o644)
     folder.chmod(0o755)
     return path
+
+
+def write_ort(model, path):
+    """Write an ONNX model in ONNX Runtime's own format, as its converter does."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(path)
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def manifest_text(path, kind, *, dtype="float32", shape=(1, 4), name="tiny", extra=""):

@@ -18,7 +18,7 @@ from agent.strict import Match, Range
 Dtype = Literal["int8", "uint8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64", "bool"]
 Layout = Literal["", "NHWC", "NCHW"]
 Rounding = Literal["nearest", "trunc", "floor"]
-Format = Literal["tflite", "onnx"]
+Format = Literal["tflite", "onnx", "ort"]
 Runtime = Literal["litert", "onnxruntime"]
 
 Shape = Annotated[tuple[Annotated[int, Range(0, 2**24)], ...], Range(0, 8)]
@@ -27,7 +27,7 @@ Step = Mapping[str, Any]
 
 P = TypeVar("P", bound="Port")
 
-RUNTIME_OF: Mapping[Format, Runtime] = {"tflite": "litert", "onnx": "onnxruntime"}
+RUNTIME_OF: Mapping[Format, Runtime] = {"tflite": "litert", "onnx": "onnxruntime", "ort": "onnxruntime"}
 
 
 @dataclass(frozen=True, slots=True)
