@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from agent.store.streams import Stream
 from agent.store.tickets import Pending
 
 GapKey = tuple[int, str, bool]
@@ -90,8 +89,3 @@ class Outcome:
         """Note that a row of each of these streams came or went."""
         for key in keys:
             self.rows[key] = self.rows.get(key, 0) + step
-
-
-def key_of(streams: dict[str, Stream], pending: Pending) -> int:
-    """The small number of a pending event's stream."""
-    return streams[pending.ticket.stream].key
