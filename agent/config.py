@@ -20,6 +20,7 @@ from agent.settings.metrics import MetricsConfig
 from agent.settings.reader import ReaderFile
 from agent.settings.runtime import CacheConfig, ModelsConfig
 from agent.settings.store import StoreSettings
+from agent.settings.updates import UpdatesConfig
 from agent.settings.uplink import UplinkConfig
 from agent.strict import Merged, build, build_any
 from agent.tomlfile import parse, read_plain
@@ -52,6 +53,8 @@ class Config:
     """[models]"""
     cache: CacheConfig = field(default_factory=CacheConfig)
     """[cache]"""
+    updates: UpdatesConfig = field(default_factory=UpdatesConfig)
+    """[updates]"""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     """[metrics]"""
     supervisor: SupervisorConfig = field(default_factory=SupervisorConfig)

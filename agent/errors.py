@@ -31,3 +31,21 @@ class UplinkError(LimpetError):
 
 class EnvelopeError(LimpetError):
     """A message cannot be opened, or a key cannot be used. Never says what was inside."""
+
+
+class UpdateError(LimpetError):
+    """A model, an agent or a configuration could not be brought onto this device; what runs goes on running."""
+
+    def __init__(self, text: str, reason: str = "FAILED") -> None:
+        """`reason`: one of `agent.progress.Reason`."""
+        super().__init__(text)
+        self.reason = reason
+
+
+class CommandError(LimpetError):
+    """Who asked must act: a request that is not allowed, not signed, too late, or not understood."""
+
+    def __init__(self, text: str, reason: str = "FAILED") -> None:
+        """`reason`: one of `agent.progress.Reason`."""
+        super().__init__(text)
+        self.reason = reason

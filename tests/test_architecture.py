@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
-    {"agent", "agent.errors", "agent.records", "agent.strict", "agent.tomlfile"},
+    {"agent", "agent.durable", "agent.errors", "agent.progress", "agent.records", "agent.strict", "agent.tomlfile"},
     {
         "agent.backoff", "agent.broker", "agent.cache", "agent.cbor", "agent.clock", "agent.codec", "agent.config",
         "agent.credentials", "agent.envelope", "agent.health", "agent.inbox", "agent.logs", "agent.manifest",
@@ -42,6 +42,8 @@ ONE_DOOR = {
     "amqtt": {"agent/demo/embedded.py"},
     "sqlite3": {"agent/store"},
     "sqlite_utils": {"agent/store"},
+    "tuf": {"agent/updates", "agent/repository"},
+    "securesystemslib": {"agent/updates", "agent/repository"},
 }
 
 

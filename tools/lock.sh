@@ -24,7 +24,7 @@ lock() { # lock NAME ARGS...
     echo "$out: $(grep -cE '^[a-z0-9]' "$out") packages"
 }
 
-lock dev tools/locks/build.in --extra dev --extra demo "$@"
+lock dev tools/locks/build.in --extra dev --extra demo --extra publish "$@"
 lock run tools/locks/build.in --extra demo --constraint tools/locks/dev.txt
 lock device --constraint tools/locks/dev.txt
 lock train tools/locks/train.in --constraint tools/locks/dev.txt

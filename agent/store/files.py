@@ -1,4 +1,4 @@
-"""Small files around the database: written whole or not at all, the lock, the reserve."""
+"""Small files around the database: the lock, the reserve."""
 
 import fcntl
 import os
@@ -7,28 +7,6 @@ from types import TracebackType
 from typing import Self
 
 from agent.store.faults import DiskBrokenError, OutboxInUseError
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` so that a power cut leaves the old content or the new. Raises OSError."""
-    fresh = path.with_name(path.name + ".new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(handle, data)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    fresh.rename(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in `folder` durable. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class ExclusiveLock:

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 
 from agent.clock import Clock
+from agent.durable import sync_folder
 from agent.errors import EnvelopeError, StoreError
 from agent.settings.store import StoreSettings
 from agent.store.batch import Batch, Outcome
 from agent.store.book import Book, Held
 from agent.store.database import Database
 from agent.store.faults import DamagedError, DiskBrokenError, DiskFullError, translated
-from agent.store.files import ExclusiveLock, Reserve, sync_folder
+from agent.store.files import ExclusiveLock, Reserve
 from agent.store.marks import Marks
 from agent.store.rescue import Rescue
 from agent.store.salvage import quarantine

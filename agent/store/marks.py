@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.durable import write_durably
 from agent.store.faults import DiskBrokenError
-from agent.store.files import write_durably
 
 COARSE = 4096
 """Step of a ceiling: how many numbers may pass before the file is written again."""
