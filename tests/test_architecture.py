@@ -15,7 +15,7 @@ FLOORS = (
     {
         "agent.backoff", "agent.broker", "agent.cache", "agent.cbor", "agent.clock", "agent.codec", "agent.config",
         "agent.credentials", "agent.envelope", "agent.health", "agent.inbox", "agent.logs", "agent.manifest",
-        "agent.meters", "agent.metrics", "agent.rules", "agent.settings", "pipelines",
+        "agent.meters", "agent.metrics", "agent.request", "agent.rules", "agent.settings", "pipelines",
     },
     {
         "agent.capture", "agent.control", "agent.exposition", "agent.mqtt", "agent.notify", "agent.process",

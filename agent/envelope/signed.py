@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent import cbor
-from agent.envelope.keys import EDDSA, ES256, DeviceIdentity, VerifyKey
+from agent.envelope.keys import EDDSA, ES256, DeviceIdentity, SigningKey, VerifyKey
 from agent.errors import EnvelopeError
 
 ENVELOPE_CONTEXT: Final = "limpet-key-v1"
@@ -38,10 +38,14 @@ class Signed:
 
 def sign(identity: DeviceIdentity, payload: bytes, external: bytes) -> bytes:
     """One COSE_Sign1 by the device's key over `payload`, bound to `external`."""
-    key = identity.signing_key
+    return sign_with(identity.signing_key, payload, external, identity.certificate)
+
+
+def sign_with(key: SigningKey, payload: bytes, external: bytes, certificate: bytes = b"") -> bytes:
+    """The same by any signing key, a technician's for instance; `certificate` (DER) is sent along as x5chain."""
     protected = _protected(key.public.algorithm, key.public.key_id)
     signature = key.sign(_to_be_signed(protected, external, payload))
-    unprotected = {X5CHAIN: identity.certificate} if identity.certificate else {}
+    unprotected = {X5CHAIN: certificate} if certificate else {}
     return _TAG + cbor.encode([protected, unprotected, payload, signature])
 
 
