@@ -15,7 +15,7 @@ FLOORS = (
     {
         "agent.backoff", "agent.broker", "agent.cache", "agent.cbor", "agent.clock", "agent.codec", "agent.config",
         "agent.credentials", "agent.envelope", "agent.health", "agent.inbox", "agent.logs", "agent.manifest",
-        "agent.meters", "agent.metrics", "agent.request", "agent.rules", "agent.settings", "pipelines",
+        "agent.meters", "agent.metrics", "agent.package", "agent.request", "agent.rules", "agent.settings", "pipelines",
     },
     {
         "agent.capture", "agent.control", "agent.exposition", "agent.mqtt", "agent.notify", "agent.process",
@@ -38,7 +38,7 @@ ONE_DOOR = {
     "sounddevice": {"agent/capture/audio.py"},
     "serial": {"agent/capture/sensor.py"},
     "cbor2": {"agent/cbor.py"},
-    "cryptography": {"agent/envelope", "agent/store", "agent/demo"},
+    "cryptography": {"agent/envelope", "agent/package", "agent/store", "agent/demo"},
     "amqtt": {"agent/demo/embedded.py"},
     "sqlite3": {"agent/store"},
     "sqlite_utils": {"agent/store"},
