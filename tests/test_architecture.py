@@ -18,8 +18,8 @@ FLOORS = (
         "agent.meters", "agent.metrics", "agent.package", "agent.request", "agent.rules", "agent.settings", "pipelines",
     },
     {
-        "agent.capture", "agent.control", "agent.exposition", "agent.mqtt", "agent.notify", "agent.process",
-        "agent.registry", "agent.runtime", "agent.store", "agent.uplink",
+        "agent.capture", "agent.control", "agent.depot", "agent.exposition", "agent.mqtt", "agent.notify",
+        "agent.process", "agent.registry", "agent.runtime", "agent.store", "agent.uplink",
     },
     {
         "agent.feed", "agent.golden", "agent.inference", "agent.pipeline", "agent.reading", "agent.skeleton",
