@@ -14,6 +14,7 @@ from agent.manifest.rules import open_dimensions, problems, stays_inside
 from agent.manifest.tables import (
     RUNTIME_OF,
     Artifact,
+    Budget,
     Dtype,
     Format,
     Golden,
@@ -33,8 +34,8 @@ from agent.strict import build
 from agent.tomlfile import parse, read_plain
 
 __all__ = [
-    "MANIFEST_FILE", "RUNTIME_OF", "Artifact", "Dtype", "Format", "Golden", "Input", "Layout", "Manifest", "Port",
-    "PortChange", "Requires", "Rounding", "Runtime", "StatePair", "Step", "load_manifest", "stays_inside",
+    "MANIFEST_FILE", "RUNTIME_OF", "Artifact", "Budget", "Dtype", "Format", "Golden", "Input", "Layout", "Manifest",
+    "Port", "PortChange", "Requires", "Rounding", "Runtime", "StatePair", "Step", "load_manifest", "stays_inside",
 ]  # fmt: skip
 
 MANIFEST_FILE = "model.toml"
@@ -65,6 +66,7 @@ def load_manifest(folder: Path) -> Manifest:
         window=table.window, pre=table.pre, decoder=table.decoder, goldens=table.golden, accuracy=table.accuracy,
         labels_file=table.labels_file,
         description=table.description, licence=table.licence, origin=table.origin, training=table.training,
+        budget=table.budget,
     )  # fmt: skip
 
 

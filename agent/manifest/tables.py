@@ -134,6 +134,16 @@ class Requires:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What a device can afford for this model; one that cannot keep to it does not take the version."""
+
+    latency_ms: Annotated[float, Range(0, 3_600_000)] = 0.0
+    """Longest median time of one run on the slowest device that shall take it, milliseconds; 0: not said."""
+    memory_mb: Annotated[float, Range(0, 1 << 20)] = 0.0
+    """Most memory that loading and running it may add to a process, MB (10^6 bytes); 0: not said."""
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """`model.toml` as it is written."""
 
@@ -151,6 +161,7 @@ class Table:
     labels: tuple[str, ...] = ()
     labels_file: str = ""
     requires: Requires = Requires()
+    budget: Budget = Budget()
     state: tuple[StatePair, ...] = ()
     window: dict[str, Any] | None = None
     pre: tuple[dict[str, Any], ...] = ()
@@ -183,6 +194,7 @@ class Manifest:
     licence: str = ""
     origin: str = ""
     training: str = ""
+    budget: Budget = Budget()
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
