@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.inference import Inference
 from agent.records import Draft, Finding, Result, Sample, View
-from agent.rules import initial, step
+from agent.rules import RuleState, initial, step
 from agent.settings.core import PipelineConfig
 from pipelines import Detector, Gate, Post, Pre, Window, make_step
 
@@ -38,6 +38,17 @@ class Steps:
     pre: tuple[Pre, ...]
     detector: Detector | None
     post: tuple[Post, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a pipeline remembers between two samples. Frozen like the states of its steps, so that it may be kept."""
+
+    views: int
+    gate: Any
+    window: Any
+    detector: Any
+    rules: tuple[RuleState, ...]
 
 
 def make_steps(config: PipelineConfig, where: str, model_window: dict[str, Any] | None) -> Steps:
@@ -90,6 +101,30 @@ class Pipeline:
             self._views += 1
             result = self._look(sample, view, seq)
             yield Outcome(result, tuple(self._judge(sample, view, result)))
+
+    @property
+    def carried(self) -> Carried:
+        """What it remembers now."""
+        states = tuple(state for _, state in self._rules)
+        return Carried(self._views, self._gate_state, self._window_state, self._detector_state, states)
+
+    def go_on_from(self, other: "Pipeline", carried: Carried | None = None) -> None:
+        """Remember what `other`, made from the same file, remembers now, or what it remembered as `carried`.
+
+        A window that differs (a model may bring its own) starts anew, and so does the model's own state.
+        """
+        was = carried or other.carried
+        self._views, self._gate_state, self._detector_state = was.views, was.gate, was.detector
+        if self._steps.window == other._steps.window:
+            self._window_state = was.window
+        self._rules = [(rule, state) for (rule, _), state in zip(self._rules, was.rules, strict=True)]
+        if self._inference is not None:
+            self._inference.reset()
+
+    @property
+    def inference(self) -> Inference | None:
+        """Its use of a model."""
+        return self._inference
 
     def _views_of(self, sample: Sample) -> tuple[View, ...]:
         if self._steps.window is not None:

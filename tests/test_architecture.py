@@ -22,8 +22,8 @@ FLOORS = (
         "agent.process", "agent.registry", "agent.runtime", "agent.store", "agent.uplink",
     },
     {
-        "agent.feed", "agent.golden", "agent.inference", "agent.pipeline", "agent.reading", "agent.skeleton",
-        "agent.views",
+        "agent.agreement", "agent.attempt", "agent.feed", "agent.golden", "agent.inference", "agent.pipeline",
+        "agent.reading", "agent.seat", "agent.skeleton", "agent.trial", "agent.views",
     },
     {"agent.lanes", "agent.supervisor"},
     {"agent.__main__", "agent.app", "agent.assembly", "agent.report", "agent.cli", "agent.demo"},
