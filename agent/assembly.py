@@ -1,63 +1,18 @@
-"""Puts pipelines together: finds and loads each model once, makes the steps, says what could not be made and why."""
+"""Puts pipelines together: takes the models from the shelf, makes the steps, says what could not be made and why."""
 
-import os
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 
-from agent.cache import ResultCache
-from agent.clock import Clock
 from agent.config import PipelineFile
-from agent.errors import ConfigError, LimpetError, ModelError
-from agent.inference import Inference, open_model
+from agent.depot import Pick
+from agent.errors import ConfigError, LimpetError
 from agent.manifest import Manifest
-from agent.pipeline import Pipeline, config_digest, make_steps
-from agent.registry import find, holds_model
-from agent.runtime import Runner
-from agent.settings.core import ModelUse
-from agent.settings.runtime import CacheConfig, ModelsConfig, RuntimeOptions
-
-FACTORY_MODELS = Path(__file__).resolve().parent.parent / "models"
-"""The models that come with a checkout; an installation names its folder in [models] folders."""
-
+from agent.pipeline import Pipeline, make_steps
+from agent.shelf import Shelf, Trouble
 
 BY_LABEL = ("classify", "keyword")
 """Decoders whose findings carry the model's labels and no other."""
-
-
-class Shelf:
-    """The models of this process: one runner per model and way of running it, shared by the pipelines that use it."""
-
-    def __init__(self, models: ModelsConfig, cache: CacheConfig, clock: Clock) -> None:
-        self._folders = (*models.folders, *([FACTORY_MODELS] if FACTORY_MODELS.is_dir() else []))
-        self._limit_bytes = int(models.artifact_limit_mb * 1e6)
-        self._slots = threading.BoundedSemaphore(models.slots)
-        self._runners: dict[tuple[Path, str], Runner] = {}
-        self.cache = ResultCache(cache, clock.mono_s)
-
-    def manifest(self, use: ModelUse, beside: Path) -> Manifest:
-        """The model that a pipeline file in folder `beside` names. Raises ModelError."""
-        near = beside / use.name
-        manifest = find(near if holds_model(near) else use.name, self._folders)
-        if use.version is not None and manifest.version != use.version:
-            there = f"{manifest.folder} has {manifest.version}"
-            raise ModelError(f"model {use.name}: version {use.version} is wanted, {there}: install it or ask for that")
-        return manifest
-
-    def inference(self, manifest: Manifest, options: RuntimeOptions) -> Inference:
-        """One stream's use of the model, loaded at its first use. Raises ModelError."""
-        key = (Path(os.path.realpath(manifest.folder)), config_digest(options))
-        if key not in self._runners:
-            self._runners[key] = open_model(manifest, options, limit_bytes=self._limit_bytes, slots=self._slots)
-        return Inference(manifest, self._runners[key], self.cache)
-
-    def close(self) -> None:
-        """Give every model's memory back."""
-        for runner in self._runners.values():
-            runner.close()
-        self._runners.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +40,30 @@ def assemble(
 
 
 def make_pipeline(file: PipelineFile, shelf: Shelf, agent_digest: str = "") -> Pipeline:
-    """Make one pipeline. Raises ConfigError for a wrong step, ModelError for a model that cannot be used."""
+    """Make one pipeline with the best version of its model that can be used; the shelf notes what cannot.
+
+    Raises ConfigError for a wrong step, ModelError for a model of which no version can be used.
+    """
+    use = file.config.model
+    if use is None:
+        return Pipeline(file.config, make_steps(file.config, str(file.path), None), None, agent_digest=agent_digest)
+    wanted, *ways_back = shelf.choices(use, file.path.parent)
+    pick = wanted
+    while True:
+        try:
+            return make_with(file, shelf, pick, agent_digest)
+        except LimpetError as exc:
+            if not ways_back:
+                raise
+            shelf.troubles.setdefault(use.name, Trouble(wanted, str(exc)))
+            pick = ways_back.pop(0)
+
+
+def make_with(file: PipelineFile, shelf: Shelf, pick: Pick | None, agent_digest: str = "") -> Pipeline:
+    """Make one pipeline with exactly `pick` of its model; None: that of the configured folders. Raises as above."""
     config = file.config
-    if config.model is None:
-        return Pipeline(config, make_steps(config, str(file.path), None), None, agent_digest=agent_digest)
-    manifest = shelf.manifest(config.model, file.path.parent)
+    assert config.model is not None
+    manifest = shelf.manifest(config.model, file.path.parent, pick)
     _require_labels(file, manifest)
     steps = make_steps(config, str(file.path), dict(manifest.window) if manifest.window else None)
     return Pipeline(config, steps, shelf.inference(manifest, config.model.runtime), agent_digest=agent_digest)

@@ -45,9 +45,9 @@ class Attempt:
 
     def saw(self, result: Result | None) -> None:
         """The candidate looked at a view."""
-        if result is not None and computed(result):
+        if (spent_ms := run_ms(result)) is not None:
             with self._lock:
-                self._judge.ran(result.timings_ms["run"])
+                self._judge.ran(spent_ms)
 
     def compare(self, now: Outcome, then: Outcome) -> None:
         """Both looked at the same view."""
@@ -62,9 +62,9 @@ class Attempt:
             shadow.told(seen.pipeline, now.drafts, then.drafts, seen.t_s)
 
 
-def computed(result: Result) -> bool:
-    """Whether a model ran for it, rather than the cache or a detector."""
-    return result.model is not None and result.cache == "miss" and "run" in result.timings_ms
+def run_ms(result: Result | None) -> float | None:
+    """The time of one run of the model for it, milliseconds; None when none ran."""
+    return result.timings_ms["run"] / result.runs if result is not None and result.runs else None
 
 
 def paired(told: list[Outcome], seen: list[Outcome]) -> list[tuple[Outcome, Outcome]]:

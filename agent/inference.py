@@ -18,7 +18,7 @@ from agent.errors import ConfigError, ModelError
 from agent.feed import Feed
 from agent.manifest import Artifact, Input, Manifest
 from agent.records import Array, CacheUse, Finding, Tensors, View
-from agent.registry import candidates, verified
+from agent.registry import OPERATOR, Origin, candidates, verified
 from agent.runtime import Runner, RuntimeMissingError, Slots, dequantise, open_runner
 from agent.runtime.quant import zeros
 from agent.settings.runtime import RuntimeOptions
@@ -39,6 +39,8 @@ class Inferred:
     cache: CacheUse
     timings_ms: Mapping[str, float]
     input_digest: str
+    runs: int = 0
+    """How often the model ran for it; `timings_ms` has the sum of their times."""
 
 
 def open_model(
@@ -49,6 +51,7 @@ def open_model(
     limit_bytes: int = 512_000_000,
     slots: Slots = None,
     only: Artifact | None = None,
+    origin: Origin = OPERATOR,
 ) -> Runner:
     """Verify and load the first artifact that this machine can run, or `only` that one. Raises ModelError.
 
@@ -59,7 +62,7 @@ def open_model(
     present = [*chosen.providers, *(str(delegate.path) for delegate in chosen.delegates)]
     missing: list[str] = []
     for artifact in (only,) if only else candidates(manifest, chosen.prefer, present):
-        with verified(manifest, artifact, artifact_root, limit_bytes) as path:
+        with verified(manifest, artifact, artifact_root, limit_bytes, origin) as path:
             try:
                 runner = open_runner(manifest, artifact, chosen, path, slots)
             except RuntimeMissingError as exc:
@@ -152,7 +155,7 @@ class Inference:
         missed = [one.run_ms for one in ran if one.cache == "miss"]
         if missed:
             timings_ms["run"] = sum(missed)
-        return Inferred(findings, raw, "miss" if missed else "exact", timings_ms, _joined(names))
+        return Inferred(findings, raw, "miss" if missed else "exact", timings_ms, _joined(names), len(missed))
 
     def _carry(self, raw: Tensors) -> None:
         self._state = {pair.input: raw[pair.output] for pair in self.manifest.states}

@@ -162,7 +162,8 @@ class Pipeline:
         inferred = self._inference(view)
         for stage, spent_ms in inferred.timings_ms.items():
             timings[stage] = timings.get(stage, 0.0) + spent_ms
-        return inferred.findings, {"cache": inferred.cache, "input_digest": inferred.input_digest}
+        more = {"cache": inferred.cache, "input_digest": inferred.input_digest, "runs": inferred.runs}
+        return inferred.findings, more
 
     def _judge(self, sample: Sample, view: View, result: Result | None) -> Iterator[Draft]:
         """Fold a result into the rules; None lets only time pass. Their time is the stream's, also in a recording."""

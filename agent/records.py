@@ -118,6 +118,8 @@ class Result:
     input_digest: str = ""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     replay: bool = False
+    runs: int = 0
+    """How often the model ran for it: 0 when the cache knew the answer, several times for a view with cells."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,11 @@
 Finds folders by name or path, chooses the artifacts that fit this machine, and opens a file only after its owner,
 permissions, size and sha256 were checked. What is loaded is what was hashed: the file is opened once, hashed through
 that descriptor and handed on as /proc/self/fd/N, so that a rename in between changes nothing. What remains: whoever
-may write to the open file itself (its owner, root) could still change it between hash and load.
+may write to the open file itself (its owner, root) could still change it between hash and load. A sealed file is opened
+into memory that no file system holds, hashed there, and mapped from there.
 """
 
+import fcntl
 import grp
 import hashlib
 import os
@@ -13,15 +15,16 @@ import platform
 import pwd
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from agent.errors import ModelError
 from agent.manifest import MANIFEST_FILE, Artifact, Manifest, Runtime, load_manifest
 
-__all__ = ["MANIFEST_FILE", "Found", "candidates", "find", "installed", "verified"]
+__all__ = ["MANIFEST_FILE", "OPERATOR", "Found", "Origin", "candidates", "find", "installed", "verified"]
 
 _CHUNK_BYTES = 1 << 20
 _ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -34,6 +37,21 @@ class Found:
     folder: Path
     manifest: Manifest | None
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What is special about a model that did not come from a folder of the operator's."""
+
+    owner: int | None = None
+    """User id that may own its files, besides root, this user and the owner of the code."""
+    unseal: Callable[[str, BinaryIO, int], bool] | None = None
+    """Given a file's name in the folder, the file, and a descriptor: writes the plain file there and says True, or says
+    False when the file is not sealed. Raises ModelError."""
+
+
+OPERATOR: Final = Origin()
+"""A model of one of the configured folders."""
 
 
 def find(name_or_path: str | Path, roots: Iterable[Path], version: str | None = None) -> Manifest:
@@ -100,16 +118,17 @@ def candidates(
 
 @contextmanager
 def verified(
-    manifest: Manifest, artifact: Artifact, root: Path | None = None, limit_bytes: int = 512_000_000
+    manifest: Manifest, artifact: Artifact, root: Path | None = None, limit_bytes: int = 512_000_000,
+    origin: Origin = OPERATOR,
 ) -> Iterator[Path]:
     """The path of the artifact after every check, good as long as the context lasts. Raises ModelError.
 
     `root`: the folder that `file` is relative to when it is not the manifest's own.
     """
-    folder = _real(root or manifest.folder)
+    folder, owners = _real(root or manifest.folder), _trusted_owners(origin)
     path = _inside(folder, artifact.file, str(manifest))
-    _refuse_foreign_folders(folder, path.parent)
-    _refuse_foreign_texts(manifest)
+    _refuse_foreign_folders(folder, path.parent, owners)
+    _refuse_foreign_texts(manifest, owners)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as exc:
@@ -118,13 +137,31 @@ def verified(
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ModelError(f"{path}: this is no plain file: put the model file there")
-        _refuse_foreign(path, status)
+        _refuse_foreign(path, status, owners)
         _refuse_size(path, status.st_size, limit_bytes)
-        _refuse_digest(path, _sha256(descriptor), artifact)
-        own = Path(f"/proc/self/fd/{descriptor}")
-        yield own if own.exists() else path
+        with _plain(descriptor, artifact.file, origin) as plain:
+            _refuse_digest(path, _sha256(plain), artifact)
+            own = Path(f"/proc/self/fd/{plain}")
+            yield own if own.exists() else path
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _plain(descriptor: int, name: str, origin: Origin) -> Iterator[int]:
+    """A descriptor of the plain file: the same one, or memory that holds what was sealed in it and cannot change."""
+    if origin.unseal is None:
+        yield descriptor
+        return
+    memory = os.memfd_create(name.rpartition("/")[2], os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(descriptor, "rb", closefd=False) as sealed:
+            opened = origin.unseal(name, sealed, memory)
+        if opened:
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        yield memory if opened else descriptor
+    finally:
+        os.close(memory)
 
 
 def _enterable(root: Path) -> bool:
@@ -160,39 +197,41 @@ def _inside(folder: Path, name: str, what: str) -> Path:
     return path
 
 
-def _refuse_foreign_folders(top: Path, folder: Path) -> None:
+def _refuse_foreign_folders(top: Path, folder: Path, owners: set[int]) -> None:
     while folder.is_relative_to(top):
         try:
-            _refuse_foreign(folder, folder.stat())
+            _refuse_foreign(folder, folder.stat(), owners)
         except OSError as exc:
             raise ModelError(f"{folder}: the model's folder cannot be read: {exc.strerror}") from exc
         folder = folder.parent
 
 
-def _refuse_foreign_texts(manifest: Manifest) -> None:
+def _refuse_foreign_texts(manifest: Manifest, owners: set[int]) -> None:
     """What was read from the manifest and the labels decides as much as the weights do."""
     for name in filter(None, (MANIFEST_FILE, manifest.labels_file)):
         path = _inside(_real(manifest.folder), name, str(manifest))
         try:
-            _refuse_foreign(path, path.stat())
+            _refuse_foreign(path, path.stat(), owners)
         except OSError as exc:
             raise ModelError(f"{path}: it cannot be looked at any more: {exc.strerror}") from exc
-    _refuse_foreign_folders(_real(manifest.folder), _real(manifest.folder))
+    _refuse_foreign_folders(_real(manifest.folder), _real(manifest.folder), owners)
 
 
-def _refuse_foreign(path: Path, status: os.stat_result) -> None:
+def _refuse_foreign(path: Path, status: os.stat_result, owners: set[int]) -> None:
     """Who may write the file or its folder may choose what runs."""
     if status.st_mode & stat.S_IWOTH:
         raise ModelError(f"{path}: everybody may write to it, so it cannot be trusted: chmod o-w {path}")
     if status.st_mode & stat.S_IWGRP and not _private_group(status):
         raise ModelError(f"{path}: its group may write to it, so it cannot be trusted: chmod g-w {path}")
-    if status.st_uid not in _trusted_owners():
+    if status.st_uid not in owners:
         raise ModelError(f"{path}: it belongs to user id {status.st_uid}, so it cannot be trusted: chown root {path}")
 
 
-def _trusted_owners() -> set[int]:
-    """Root, this user, and the owner of this code: who may change the code needs no model to do harm."""
-    return {0, os.geteuid(), Path(__file__).stat().st_uid}
+def _trusted_owners(origin: Origin) -> set[int]:
+    """Root, this user, and the owner of this code: who may change the code needs no model to do harm. And the updater,
+    whose models are proved by their package's digest too."""
+    known = {0, os.geteuid(), Path(__file__).stat().st_uid}
+    return known if origin.owner is None else known | {origin.owner}
 
 
 def _private_group(status: os.stat_result) -> bool:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from agent.attempt import Attempt, computed, paired
+from agent.attempt import Attempt, paired, run_ms
 from agent.errors import ModelError
 from agent.pipeline import Carried, Outcome, Pipeline
-from agent.records import ModelRef, Result, Sample
+from agent.records import ModelRef, Sample
 from agent.runtime import RunnerInfo
 from agent.settings.core import PipelineConfig
 from agent.trial import Verdict
@@ -144,12 +144,9 @@ class Seat:
 
     def _alone(self, sample: Sample) -> Iterator[Outcome]:
         for outcome in self._now.feed(sample):
-            self._clock_run(outcome.result)
+            if (spent_ms := run_ms(outcome.result)) is not None:
+                self._recent_ms.append(spent_ms)
             yield outcome
-
-    def _clock_run(self, result: Result | None) -> None:
-        if result is not None and computed(result):
-            self._recent_ms.append(result.timings_ms["run"])
 
     def _tried(self, sample: Sample, before: Pipeline, attempt: Attempt) -> Iterator[Outcome]:
         candidate, carried, done = self._now, self._now.carried, 0

@@ -14,19 +14,20 @@ FLOORS = (
     {"agent", "agent.durable", "agent.errors", "agent.progress", "agent.records", "agent.strict", "agent.tomlfile"},
     {
         "agent.backoff", "agent.broker", "agent.cache", "agent.cbor", "agent.clock", "agent.codec", "agent.config",
-        "agent.credentials", "agent.envelope", "agent.health", "agent.inbox", "agent.logs", "agent.manifest",
-        "agent.meters", "agent.metrics", "agent.package", "agent.request", "agent.rules", "agent.settings", "pipelines",
+        "agent.credentials", "agent.envelope", "agent.health", "agent.inbox", "agent.layers", "agent.logs",
+        "agent.manifest", "agent.meters", "agent.metrics", "agent.migrations", "agent.package", "agent.request",
+        "agent.rules", "agent.settings", "pipelines",
     },
     {
-        "agent.capture", "agent.control", "agent.depot", "agent.exposition", "agent.mqtt", "agent.notify",
-        "agent.process", "agent.registry", "agent.runtime", "agent.store", "agent.uplink",
+        "agent.capture", "agent.control", "agent.depot", "agent.exposition", "agent.layerfiles", "agent.mqtt",
+        "agent.notify", "agent.process", "agent.registry", "agent.runtime", "agent.store", "agent.uplink",
     },
     {
         "agent.agreement", "agent.attempt", "agent.feed", "agent.golden", "agent.inference", "agent.pipeline",
-        "agent.reading", "agent.seat", "agent.skeleton", "agent.trial", "agent.views",
+        "agent.reading", "agent.reconfigure", "agent.seat", "agent.skeleton", "agent.stock", "agent.trial", "agent.views",
     },
     {"agent.lanes", "agent.supervisor"},
-    {"agent.__main__", "agent.app", "agent.assembly", "agent.report", "agent.cli", "agent.demo"},
+    {"agent.__main__", "agent.app", "agent.assembly", "agent.report", "agent.shelf", "agent.cli", "agent.demo"},
 )  # fmt: skip
 
 ONE_DOOR = {

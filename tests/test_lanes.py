@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from agent.assembly import Shelf, make_pipeline
+from agent.assembly import make_pipeline
 from agent.capture import EndOfStream
 from agent.clock import SystemClock
 from agent.config import load_pipeline
@@ -18,6 +18,7 @@ from agent.meters import Meters
 from agent.metrics import Registry
 from agent.records import Channel, Sample
 from agent.settings.runtime import CacheConfig, ModelsConfig
+from agent.shelf import Shelf
 
 STATISTIC = """
 schema = 1

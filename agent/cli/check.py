@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.assembly import Shelf, assemble
+from agent.assembly import assemble
 from agent.cli.options import Commands, add_config
 from agent.clock import SystemClock
 from agent.config import Config, PipelineFile, load_config, load_pipelines, load_sources
@@ -14,6 +14,7 @@ from agent.envelope.setup import batch_zip, make_sealer
 from agent.errors import LimpetError
 from agent.mqtt.protect import context, password
 from agent.settings.uplink import UplinkConfig
+from agent.shelf import Shelf
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent import __version__
-from agent.assembly import FACTORY_MODELS
 from agent.cli.options import Commands
 from agent.clock import Clock, SystemClock
 from agent.config import load_config, load_reader
@@ -28,6 +27,7 @@ from agent.demo.pki import make_keys
 from agent.envelope.setup import make_opener
 from agent.errors import ConfigError, LimpetError
 from agent.reading import Heard, Refused, Said, filters, listen
+from agent.shelf import FACTORY_MODELS
 
 PIPELINES = Path(__file__).resolve().parent.parent.parent / "pipelines"
 STATUS_S = 1.0

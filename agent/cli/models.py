@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.assembly import FACTORY_MODELS
 from agent.cli.options import DEFAULT_CONFIG, Commands, add_config
 from agent.config import load_config
 from agent.errors import LimpetError
@@ -17,6 +16,7 @@ from agent.inference import open_model
 from agent.manifest import Artifact, Manifest
 from agent.registry import Found, candidates, find, installed, verified
 from agent.settings.runtime import ModelsConfig
+from agent.shelf import FACTORY_MODELS
 from agent.skeleton import skeleton
 from agent.views import views
 

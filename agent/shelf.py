@@ -1,0 +1,138 @@
+"""The models of this process: one runner per model and way of running it, shared by the pipelines that use it.
+
+A name is looked for beside the pipeline file, then in the depot (what its record says is active, then the ways back),
+then in the configured folders. A version of the depot that cannot be used is noted in `troubles` and the next one runs.
+A runner is closed when nobody uses it any more, by `sweep`, so that no lane waits for memory to be given back.
+"""
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.cache import ResultCache
+from agent.clock import Clock
+from agent.depot import Pick
+from agent.errors import ModelError
+from agent.inference import Inference, open_model
+from agent.manifest import Manifest
+from agent.pipeline import config_digest
+from agent.registry import OPERATOR, Origin, find, holds_model
+from agent.runtime import Runner
+from agent.settings.core import ModelUse
+from agent.settings.runtime import CacheConfig, ModelsConfig, RuntimeOptions
+from agent.stock import Stock
+
+FACTORY_MODELS = Path(__file__).resolve().parent.parent / "models"
+"""The models that come with a checkout; an installation names its folder in [models] folders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A version of the depot that should run and cannot."""
+
+    pick: Pick | None
+    """None: the factory's."""
+    text: str
+
+
+@dataclass(slots=True)
+class _Shared:
+    runner: Runner
+    users: int = 0
+
+
+class Shelf:
+    """Finds, loads and shares models. Safe to call from several threads."""
+
+    def __init__(self, models: ModelsConfig, cache: CacheConfig, clock: Clock, stock: Stock | None = None) -> None:
+        """`stock`: the depot, where there is one."""
+        self._folders = (*models.folders, *([FACTORY_MODELS] if FACTORY_MODELS.is_dir() else []))
+        self._limit_bytes = int(models.artifact_limit_mb * 1e6)
+        self._slots = threading.BoundedSemaphore(models.slots)
+        self._stock = stock
+        self._lock = threading.Lock()
+        self._runners: dict[tuple[Path, str], _Shared] = {}
+        self._origins: dict[Path, Origin] = {}
+        self.cache = ResultCache(cache, clock.mono_s)
+        self.troubles: dict[str, Trouble] = {}
+        """Model name -> what should run and cannot, as of the last time it was made."""
+
+    def from_depot(self, use: ModelUse, beside: Path) -> bool:
+        """Whether the depot is asked for this model: it is called by name, and none lies beside the pipeline file."""
+        return self._stock is not None and Path(use.name).name == use.name and not holds_model(beside / use.name)
+
+    def choices(self, use: ModelUse, beside: Path) -> tuple[Pick | None, ...]:
+        """The versions to take, best first; None is that of the configured folders, which always comes in last."""
+        if self._stock is None or not self.from_depot(use, beside):
+            return (None,)
+        model = self._stock.state().model(use.name)
+        if use.version is None:
+            return model.ways_back
+        fitting = (pick for pick in (model.active, model.good, model.pinned) if pick and pick.version == use.version)
+        return (*dict.fromkeys(fitting), None)
+
+    def manifest(self, use: ModelUse, beside: Path, pick: Pick | None = None) -> Manifest:
+        """The model that a pipeline file in folder `beside` names, as `pick` of the depot or else from the folders.
+
+        Raises ModelError.
+        """
+        if pick is not None and self._stock is not None:
+            held = self._stock.hold(use.name, pick)
+            with self._lock:
+                self._origins[_real(held.manifest.folder)] = held.origin
+            return held.manifest
+        near = beside / use.name
+        manifest = find(near if holds_model(near) else use.name, self._folders)
+        if use.version is not None and manifest.version != use.version:
+            there = f"{manifest.folder} has {manifest.version}"
+            raise ModelError(f"model {use.name}: version {use.version} is wanted, {there}: install it or ask for that")
+        return manifest
+
+    def inference(self, manifest: Manifest, options: RuntimeOptions) -> Inference:
+        """One stream's use of the model, loaded at its first use. Raises ModelError."""
+        key = (_real(manifest.folder), config_digest(options))
+        with self._lock:
+            shared, origin = self._runners.get(key), self._origins.get(key[0], OPERATOR)
+        if shared is None:
+            runner = open_model(manifest, options, limit_bytes=self._limit_bytes, slots=self._slots, origin=origin)
+            shared = self._share(key, runner)
+        inference = Inference(manifest, shared.runner, self.cache)
+        with self._lock:
+            self._runners.setdefault(key, shared).users += 1
+        return inference
+
+    def give_back(self, inference: Inference) -> None:
+        """A stream uses the model no more. Quick: the memory goes at the next `sweep`."""
+        with self._lock:
+            for shared in self._runners.values():
+                if shared.runner is inference.runner:
+                    shared.users -= 1
+
+    def sweep(self) -> None:
+        """Close every model that nobody uses."""
+        with self._lock:
+            idle = [key for key, shared in self._runners.items() if shared.users <= 0]
+            gone = [self._runners.pop(key) for key in idle]
+        for shared in gone:
+            shared.runner.close()
+
+    def close(self) -> None:
+        """Give every model's memory back."""
+        with self._lock:
+            gone = list(self._runners.values())
+            self._runners.clear()
+        for shared in gone:
+            shared.runner.close()
+
+    def _share(self, key: tuple[Path, str], runner: Runner) -> _Shared:
+        """The entry for `key`; another thread may have loaded it meanwhile, and two copies are one too many."""
+        with self._lock:
+            shared = self._runners.setdefault(key, _Shared(runner))
+        if shared.runner is not runner:
+            runner.close()
+        return shared
+
+
+def _real(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
