@@ -6,10 +6,12 @@ what comes next. What cannot be opened is yielded as `Refused` with its reason, 
 
 import random
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.backoff import Backoff
+from agent.broker import words
 from agent.clock import Clock
 from agent.envelope.opener import Opened, Opener, ReplayError
 from agent.envelope.topics import ROOT
@@ -46,7 +48,15 @@ class Connection:
     reason: str = ""
 
 
-Said = Heard | Refused | Connection
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the broker said to a message of ours: "" when it took it, else why not."""
+
+    topic: str
+    refusal: str = ""
+
+
+Said = Heard | Refused | Connection | Answered
 
 
 def filters(site: str = "+", device: str = "+") -> tuple[str, ...]:
@@ -56,9 +66,19 @@ def filters(site: str = "+", device: str = "+") -> tuple[str, ...]:
 
 
 def listen(
-    broker: UplinkConfig, client_id: str, opener: Opener, topics: tuple[str, ...], stop: threading.Event, clock: Clock
+    broker: UplinkConfig,
+    client_id: str,
+    opener: Opener,
+    topics: tuple[str, ...],
+    stop: threading.Event,
+    clock: Clock,
+    outgoing: deque[Message] | None = None,
 ) -> Iterator[Said | None]:
-    """Yield what is said until `stop`; None when nothing came for a moment. Raises ConfigError for unusable files."""
+    """Yield what is said until `stop`; None when nothing came for a moment. Raises ConfigError for unusable files.
+
+    What the caller puts into `outgoing` is published, again after a lost connection until the broker has answered.
+    """
+    speech = _Speech(outgoing if outgoing is not None else deque())
     backoff = Backoff(random.Random(), broker.reconnect_first_s, broker.reconnect_cap_s)
     while not stop.is_set():
         try:
@@ -67,17 +87,43 @@ def listen(
                 link.subscribe(topics)
                 backoff.started(clock.mono_s())
                 yield Connection(True)
-                yield from _messages(link, opener, stop)
+                yield from _messages(link, opener, stop, speech)
                 if not stop.is_set():
                     raise UplinkError(link.trouble)
         except UplinkError as exc:
+            speech.lost()
             yield Connection(False, str(exc))
             yield from _pause(backoff.failed(clock.mono_s()), stop, clock)
 
 
-def _messages(link: Link, opener: Opener, stop: threading.Event) -> Iterator[Said | None]:
+class _Speech:
+    """What is to be said: taken from `outgoing`, under way until the broker answers, back in the queue without one."""
+
+    def __init__(self, outgoing: deque[Message]) -> None:
+        self._outgoing = outgoing
+        self._under: dict[int, Message] = {}
+
+    def speak(self, link: Link) -> None:
+        while self._outgoing and link.connected:
+            message = self._outgoing.popleft()
+            self._under[link.publish(message)] = message
+
+    def answers(self, link: Link) -> Iterator[Answered]:
+        while link.acks:
+            ack = link.acks.popleft()
+            if (message := self._under.pop(ack.mid, None)) is not None:
+                yield Answered(message.topic, words(ack.code) if ack.refused else "")
+
+    def lost(self) -> None:
+        self._outgoing.extendleft(reversed(self._under.values()))
+        self._under.clear()
+
+
+def _messages(link: Link, opener: Opener, stop: threading.Event, speech: _Speech) -> Iterator[Said | None]:
     while not stop.is_set():
+        speech.speak(link)
         alive = link.turn(TURN_S)
+        yield from speech.answers(link)
         if not link.received:
             yield None
         while link.received:

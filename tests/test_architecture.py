@@ -23,8 +23,9 @@ FLOORS = (
         "agent.notify", "agent.process", "agent.registry", "agent.runtime", "agent.store", "agent.uplink",
     },
     {
-        "agent.agreement", "agent.attempt", "agent.feed", "agent.golden", "agent.inference", "agent.pipeline",
-        "agent.reading", "agent.reconfigure", "agent.seat", "agent.skeleton", "agent.stock", "agent.trial", "agent.views",
+        "agent.agreement", "agent.asking", "agent.attempt", "agent.feed", "agent.golden", "agent.inference",
+        "agent.pipeline", "agent.reading", "agent.reconfigure", "agent.seat", "agent.skeleton", "agent.stock",
+        "agent.trial", "agent.views",
     },
     {"agent.lanes", "agent.supervisor"},
     {"agent.__main__", "agent.app", "agent.assembly", "agent.report", "agent.shelf", "agent.cli", "agent.demo"},

@@ -128,14 +128,16 @@ def test_names_that_cannot_stand_in_a_topic_are_refused(bad):
 
 def test_the_command_makes_keys_that_work(tmp_path, capsys):
     """`limpet keys new` writes a private key of mode 0600 and the public key that belongs to it."""
-    for role, kind in (("device", SigningKey), ("reader", ReaderKey)):
+    for role, said, kind in (
+        ("device", "signing", SigningKey), ("technician", "signing", SigningKey), ("reader", "reader", ReaderKey)
+    ):  # fmt: skip
         assert main(["keys", "new", role, "--out", str(tmp_path / "keys")]) == 0
         private = tmp_path / "keys" / f"{role}.key"
         assert stat.S_IMODE(private.stat().st_mode) == 0o600
         key_id = kind.load(private).public.key_id.hex()
         capsys.readouterr()
         assert main(["keys", "id", str(private.with_suffix(".pub"))]) == 0
-        assert capsys.readouterr().out.startswith(f"{role} {key_id} ")
+        assert capsys.readouterr().out.startswith(f"{said} {key_id} ")
     assert main(["keys", "new", "device", "--out", str(tmp_path / "keys")]) == 2
     assert "never overwritten" in capsys.readouterr().err
 

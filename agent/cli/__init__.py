@@ -22,7 +22,9 @@ COMMANDS = {
     "replay": "run a recording through a pipeline, every sample in order",
     "outbox": "look into the store of events that wait for the broker",
     "models": "list and verify models, or describe a new one",
-    "keys": "make keys for a device or a reader",
+    "request": "ask devices to update, roll back, ...; signed, with live progress",
+    "keys": "make keys for a device, a reader or a technician",
+    "enroll": "make this device's keys on the device and have them certified",
     "dashboard": "serve the page that shows events in a browser",
     "demo": "broker, agent and live view on this machine (what `make run` does)",
 }

@@ -1,4 +1,4 @@
-"""`limpet keys`: make the keys of a device or a reader, and show the id of one.
+"""`limpet keys`: make the keys of a device, a reader or a technician, and show the id of one.
 
 The private half is written once, mode 0600, and never shown or overwritten; the public half lies beside it, to be
 given to the other side: a device's .pub to its readers, a reader's .pub to its devices.
@@ -13,18 +13,22 @@ from agent.envelope.keys import EDDSA, ES256, ReaderKey, ReaderPublic, SigningKe
 from agent.errors import ConfigError
 
 _ALGORITHMS = {"ed25519": EDDSA, "es256": ES256}
-_OTHER_SIDE = {"device": "the readers of this device", "reader": "the devices that shall seal for it"}
+_OTHER_SIDE = {
+    "device": "the readers of this device",
+    "reader": "the devices that shall seal for it",
+    "technician": "whoever lists the technicians of your devices",
+}
 
 
 def add_parser(sub: Commands) -> None:
     """Describe the command."""
-    parser = sub.add_parser("keys", help="make keys for a device or a reader", description=__doc__)
+    parser = sub.add_parser("keys", help="make keys for a device, a reader or a technician", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     new = actions.add_parser("new", help="make a key pair", description="Make <name>.key (private) and <name>.pub.")
-    new.add_argument("role", choices=("device", "reader"), help="device: signs; reader: opens what devices seal")
+    new.add_argument("role", choices=tuple(_OTHER_SIDE), help="device and technician sign; a reader opens what devices seal")
     new.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the two files, made if missing")
     new.add_argument("--name", help="name of the files (default: the role)")
-    new.add_argument("--algorithm", choices=tuple(_ALGORITHMS), default="ed25519", help="of a device key")
+    new.add_argument("--algorithm", choices=tuple(_ALGORITHMS), default="ed25519", help="of a signing key")
     show = actions.add_parser("id", help="show the id of a public key", description="Print role, id and file.")
     show.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .pub file")
 
@@ -46,7 +50,7 @@ def _new(role: str, folder: Path, name: str, algorithm: int) -> int:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         raise ConfigError(f"{folder}: cannot be made: {exc.strerror}") from exc
-    key = SigningKey.generate(algorithm) if role == "device" else ReaderKey.generate()
+    key = SigningKey.generate(algorithm) if role != "reader" else ReaderKey.generate()
     private, public = folder / f"{name}.key", folder / f"{name}.pub"
     write_private(private, key.pem())
     write_public(public, spki(key.public.public, pem=True))
@@ -58,6 +62,6 @@ def _new(role: str, folder: Path, name: str, algorithm: int) -> int:
 def _identify(path: Path) -> tuple[str, bytes]:
     data = read_public(path)
     try:
-        return "device", VerifyKey.from_bytes(data, str(path)).key_id
+        return "signing", VerifyKey.from_bytes(data, str(path)).key_id
     except ConfigError:
         return "reader", ReaderPublic.from_bytes(data, str(path)).key_id

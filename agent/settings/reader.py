@@ -1,9 +1,10 @@
-"""The file that `limpet watch` reads: which broker, and whom to believe."""
+"""The file that `limpet watch` and `limpet request` read: which broker, whom to believe, and who asks."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from agent.settings.envelope import ReaderConfig
+from agent.settings.technician import TechnicianConfig
 from agent.settings.uplink import UplinkConfig
 
 
@@ -17,3 +18,5 @@ class ReaderFile:
     """[broker]: how to reach the broker; the keys of [uplink] that concern a connection."""
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     """[reader]: the reader's key and the devices it believes."""
+    technician: TechnicianConfig = field(default_factory=TechnicianConfig)
+    """[technician]: who asks devices for something."""
