@@ -7,17 +7,19 @@ Secrets are never values here, only names of files or of systemd credentials.
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from agent.errors import ConfigError
+from agent.migrations import TOML, Ladder
 from agent.settings.capture import SourceConfig
 from agent.settings.core import DeviceConfig, LogConfig, PathsConfig, PipelineConfig, SupervisorConfig
 from agent.settings.envelope import EnvelopeConfig
 from agent.settings.metrics import MetricsConfig
 from agent.settings.reader import ReaderFile
+from agent.settings.remote import RemoteConfig
 from agent.settings.runtime import CacheConfig, ModelsConfig
 from agent.settings.store import StoreSettings
 from agent.settings.updates import UpdatesConfig
@@ -29,6 +31,9 @@ R = TypeVar("R")
 
 FILE_LIMIT = 1024 * 1024
 """Largest configuration file, bytes."""
+
+Patches = Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]]
+"""Name of a pipeline -> what layers lay over its file, lowest first: the layer's name and its table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class Config:
     """[cache]"""
     updates: UpdatesConfig = field(default_factory=UpdatesConfig)
     """[updates]"""
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
+    """[remote]"""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     """[metrics]"""
     supervisor: SupervisorConfig = field(default_factory=SupervisorConfig)
@@ -73,10 +80,31 @@ class PipelineFile:
 
 def load_config(path: Path) -> Config:
     """Read `path` and the conf.d/*.toml beside it, in the order of their names. Raises ConfigError."""
+    return make_config(read_tables(path), path)
+
+
+def read_tables(path: Path, ladder: Ladder[str] = TOML) -> Merged:
+    """The tables of `path` and its conf.d, merged but not yet checked; of an older format, as the current one says it.
+
+    Raises ConfigError for what is no TOML.
+    """
     merged = Merged()
-    for file in (path, *_listed(path.parent / "conf.d")):
-        merged.overlay(read_toml(file), str(file))
-    return _rebased(build(Config, merged, str(path)), path.resolve().parent)
+    schema = read_toml(path).get("schema")
+    older = isinstance(schema, int) and schema in ladder.steps
+    for file in local_files(path):
+        table = _parsed(file, ladder.climb(read_text(file), schema, str(file))) if older else read_toml(file)
+        merged.overlay(table, str(file))
+    return merged
+
+
+def local_files(path: Path) -> list[Path]:
+    """`path` and the conf.d/*.toml beside it, in the order in which they are laid over each other."""
+    return [path, *_listed(path.parent / "conf.d")]
+
+
+def make_config(tables: Mapping[str, Any], path: Path) -> Config:
+    """Check tables that count as those of the file `path`. Raises ConfigError."""
+    return _rebased(build(Config, tables, str(path)), path.resolve().parent)
 
 
 def load_reader(path: Path) -> ReaderFile:
@@ -97,46 +125,88 @@ def load_sources(config: Config, path: Path) -> tuple[dict[str, SourceConfig], d
     return good, broken
 
 
-def load_pipelines(places: Iterable[Path]) -> tuple[tuple[PipelineFile, ...], dict[str, str]]:
-    """Read every pipeline file in `places`; returns the good ones and, by name, why the others are not."""
+def load_pipelines(
+    places: Iterable[Path], patches: Patches | None = None
+) -> tuple[tuple[PipelineFile, ...], dict[str, str]]:
+    """Read every pipeline file in `places` and lay `patches` over them; a patch for no file is a pipeline by itself.
+
+    Returns the good ones and, by name, why the others are not.
+    """
     good: dict[str, PipelineFile] = {}
     broken: dict[str, str] = {}
-    for place in places:
+    alone = dict(patches or {})
+    for path in _every_file(places, broken):
         try:
-            paths = _pipeline_files(place)
+            table = read_toml(path)
+            _keep(_patched(path, table, alone.pop(str(table.get("name")), ())), good)
         except ConfigError as exc:
-            broken[str(place)] = str(exc)
-            continue
-        for path in paths:
-            try:
-                pipeline = load_pipeline(path)
-                if pipeline.config.name in good:
-                    name, other = pipeline.config.name, good[pipeline.config.name].path
-                    raise ConfigError(f"{path}: key 'name': {name!r} is taken by {other}: choose another")
-            except ConfigError as exc:
-                broken[str(path) if path.stem in broken else path.stem] = str(exc)
-                continue
-            if pipeline.config.enabled:
-                good[pipeline.config.name] = pipeline
+            broken[str(path) if path.stem in broken else path.stem] = str(exc)
+    for name, laid in alone.items():
+        try:
+            _keep(_patched(Path(laid[0][0]), {"schema": 1, "name": name}, laid, f" [pipelines.{name}]"), good)
+        except ConfigError as exc:
+            broken[name] = str(exc)
     return tuple(good.values()), broken
 
 
 def load_pipeline(path: Path) -> PipelineFile:
     """Read one pipeline file. Raises ConfigError."""
-    return PipelineFile(path, build(PipelineConfig, read_toml(path), str(path)))
+    return _patched(path, read_toml(path), ())
 
 
 def read_toml(path: Path) -> Mapping[str, Any]:
     """Parse a TOML file of at most FILE_LIMIT bytes. Raises ConfigError that names it."""
+    return _parsed(path, read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """A text file of at most FILE_LIMIT bytes. Raises ConfigError that names it."""
     try:
         raw = read_plain(path, FILE_LIMIT)
         if len(raw) > FILE_LIMIT:
             raise ConfigError(f"{path}: larger than {FILE_LIMIT} bytes: this is no configuration file")
-        return parse(raw)
+        return raw.decode()
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be read: {exc.strerror}: check its path and who may read it") from exc
     except ValueError as exc:
         raise ConfigError(f"{path}: is not TOML: {exc}") from exc
+
+
+def _parsed(path: Path, text: str) -> Mapping[str, Any]:
+    try:
+        return parse(text.encode())
+    except ValueError as exc:
+        raise ConfigError(f"{path}: is not TOML: {exc}") from exc
+
+
+def _keep(pipeline: PipelineFile, good: dict[str, PipelineFile]) -> None:
+    """Add a pipeline that is enabled. Raises ConfigError when its name is taken."""
+    name = pipeline.config.name
+    if name in good:
+        raise ConfigError(f"{pipeline.path}: key 'name': {name!r} is taken by {good[name].path}: choose another")
+    if pipeline.config.enabled:
+        good[name] = pipeline
+
+
+def _patched(
+    path: Path, table: Mapping[str, Any], laid: Sequence[tuple[str, Mapping[str, Any]]], inside: str = ""
+) -> PipelineFile:
+    """A pipeline's table with layers over it. A step that a layer names anew replaces the one below, keys and all."""
+    merged = Merged()
+    for origin, layer in ((str(path), table), *laid):
+        for key, value in layer.items():
+            if isinstance(value, Mapping) and "step" in value:
+                merged.pop(key, None)
+        merged.overlay(layer, origin)
+    return PipelineFile(path, build(PipelineConfig, merged, f"{path}{inside}"))
+
+
+def _every_file(places: Iterable[Path], broken: dict[str, str]) -> Iterator[Path]:
+    for place in places:
+        try:
+            yield from _pipeline_files(place)
+        except ConfigError as exc:
+            broken[str(place)] = str(exc)
 
 
 def _pipeline_files(place: Path) -> list[Path]:
