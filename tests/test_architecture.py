@@ -24,7 +24,7 @@ FLOORS = (
     },
     {
         "agent.agreement", "agent.asking", "agent.attempt", "agent.feed", "agent.golden", "agent.inference",
-        "agent.pipeline", "agent.reading", "agent.reconfigure", "agent.seat", "agent.skeleton", "agent.stock",
+        "agent.pipeline", "agent.reading", "agent.reconfigure", "agent.release", "agent.seat", "agent.skeleton", "agent.stock",
         "agent.trial", "agent.views",
     },
     {"agent.lanes", "agent.supervisor"},
