@@ -43,6 +43,7 @@ from agent.settings.capture import SourceConfig
 from agent.store import Store
 from agent.store.looking import handlers
 from agent.supervisor import Lane, Supervisor
+from agent.updaterchild import UpdaterChild
 from agent.uplink import Uplink
 from agent.uplink.conversation import Subject
 
@@ -61,7 +62,7 @@ class App:
 
     def __init__(self, path: Path) -> None:
         """Read limpet.toml at `path`. Raises ConfigError."""
-        self.config = load_config(path)
+        self.config, self._path = load_config(path), path
         redactor = configure_logs(self.config.log, sys.stderr, os.environ)
         if self.config.uplink.password_file is not None:
             redactor.hide(password(self.config.uplink.password_file))
@@ -197,6 +198,8 @@ class App:
             from agent.exposition import Exposition
 
             yield Lane("metrics", Exposition(self.config.metrics, self._registry).run)
+        if self.config.updates.updater == "child":
+            yield Lane("updater", UpdaterChild(self._path, self.config.updates.spool).run)
 
     # --- running --------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,8 @@ FLOORS = (
     },
     {
         "agent.capture", "agent.control", "agent.depot", "agent.exposition", "agent.layerfiles", "agent.mqtt",
-        "agent.notify", "agent.process", "agent.registry", "agent.runtime", "agent.store", "agent.uplink",
+        "agent.notify", "agent.process", "agent.registry", "agent.runtime", "agent.store",
+        "agent.updaterchild", "agent.uplink",
     },
     {
         "agent.agreement", "agent.asking", "agent.attempt", "agent.feed", "agent.golden", "agent.inference",

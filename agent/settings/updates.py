@@ -20,6 +20,11 @@ class UpdatesConfig:
     """Model store and state record; the updater's user writes it, the agent reads it."""
     spool: Path = Path("/run/limpet-update")
     """Where the agent leaves jobs for the updater, and systemd's path unit sees them."""
+    token: Path = Path("/run/limpet-try/generation")
+    """Where the step before every start of the agent writes that the tries of candidates are burnt."""
+    updater: Literal["unit", "child"] = "unit"
+    """Who works through the spool: systemd's limpet-update.service, or a child of the agent with the agent's own user,
+    which is weaker and meant for a checkout."""
     channel: Literal["stable", "beta"] = "stable"
     """Which releases this device takes by itself. beta takes stable ones too when they are newer."""
     models: tuple[str, ...] = ()
@@ -57,5 +62,18 @@ class UpdatesConfig:
     """Live inferences that a candidate is compared on, beside the current model."""
     disagreement: Annotated[float, Range(0, 1)] = 0.05
     """Largest share of them on which the candidate may say something else; more and it goes back."""
+    tolerance: Annotated[float, Range(0, 1)] = 0.1
+    """Relative difference of two values that still counts as the same, when two models are compared."""
+    slowdown: Annotated[float, Range(1, 100)] = 3.0
+    """A candidate whose manifest names no latency may take so many times what the model before takes."""
+    ring_mb: Annotated[float, Range(0, 1 << 20)] = 0.0
+    """Room for recent inputs, kept sealed under the store's key so that a candidate in the shadow can be compared on
+    them first, MB (10^6 bytes) for all sources; 0: none are kept."""
+    ring_folder: Path = Path("/var/lib/limpet/recall")
+    """Where they lie."""
+    ring_every_s: Annotated[float, Range(0, 86400)] = 300.0
+    """A clip of consecutive inputs of each source is kept this often, seconds."""
+    ring_clip_s: Annotated[float, Range(0.1, 600)] = 10.0
+    """Length of a clip, seconds; less where it would take more than an eighth of the room."""
     decryption_key: Path | None = None
     """The device's private X25519 key for encrypted models, or the name of a systemd credential."""
