@@ -1,6 +1,7 @@
 """What is said to a broker and what it answers: messages, acknowledgements, refusals in words. Pure."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -38,6 +39,8 @@ class Message:
     retain: bool = False
     expiry_s: int | None = None
     """v5: the broker forgets it after this time."""
+    mid: int = 0
+    """Of a received one that is to be acknowledged by hand: the packet's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +71,16 @@ class Connection(Protocol):
     """One connection to a broker, driven by the thread that uses it; what breaks raises UplinkError."""
 
     acks: deque[Ack]
+    received: deque[Message]
 
     @property
     def connected(self) -> bool: ...
     @property
     def trouble(self) -> str: ...
-    def connect(self) -> Session: ...
+    def connect(self, unanswered: int = 0, packet_bytes: int = 0) -> Session: ...
     def publish(self, message: Message) -> int: ...
+    def subscribe(self, filters: Sequence[str], *, retained: bool = True) -> None: ...
+    def answer(self, mid: int) -> None: ...
     def turn(self, timeout_s: float) -> bool: ...
     def wake(self) -> None: ...
     def __enter__(self) -> Self: ...

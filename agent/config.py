@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 from agent.errors import ConfigError
 from agent.migrations import TOML, Ladder
 from agent.settings.capture import SourceConfig
+from agent.settings.commands import CommandsConfig
 from agent.settings.core import DeviceConfig, LogConfig, PathsConfig, PipelineConfig, SupervisorConfig
 from agent.settings.envelope import EnvelopeConfig
 from agent.settings.metrics import MetricsConfig
@@ -60,6 +61,8 @@ class Config:
     """[cache]"""
     updates: UpdatesConfig = field(default_factory=UpdatesConfig)
     """[updates]"""
+    commands: CommandsConfig = field(default_factory=CommandsConfig)
+    """[commands]"""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """[remote]"""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)

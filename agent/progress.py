@@ -70,10 +70,10 @@ class Progress:
         return json.dumps({"schema": 1, **asdict(self)}, separators=(",", ":"), sort_keys=True).encode() + b"\n"
 
     @classmethod
-    def decode(cls, data: bytes, where: str) -> "Progress":
+    def decode(cls, data: bytes, where: str, limit_bytes: int = LIMIT_BYTES) -> "Progress":
         """Read what `encode` wrote. Raises ConfigError that names `where`, ValueError when it is no JSON object."""
-        if len(data) > LIMIT_BYTES:
-            raise ValueError(f"{where}: larger than {LIMIT_BYTES} bytes")
+        if len(data) > limit_bytes:
+            raise ValueError(f"{where}: larger than {limit_bytes} bytes")
         table = json.loads(data)
         if not isinstance(table, Mapping) or table.get("schema") != 1:
             raise ValueError(f"{where}: no progress of schema 1")

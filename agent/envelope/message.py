@@ -39,6 +39,7 @@ class MessageType(IntEnum):
     METRIC = 5
     ALARM = 6
     STATE = 7
+    CAPABILITY = 8
 
     @property
     def signed(self) -> bool:

@@ -38,6 +38,7 @@ _PLACES: Final[dict[MessageType, Place]] = {
     MessageType.METRIC: "metric",
     MessageType.ALARM: "alarm",
     MessageType.STATE: "state",
+    MessageType.CAPABILITY: "capability",
 }
 
 
@@ -53,7 +54,7 @@ class Opened:
     site: str
     device: str
     name: str
-    """Stream, facet, type, or "<op>/<id>"; "" for status."""
+    """Stream, facet, type, operation, or "<op>/<id>"; "" for status."""
     events: tuple[Event, ...] = ()
     """Of an event, batch or gap: those whose id was not seen before."""
     duplicates: int = 0

@@ -15,8 +15,11 @@ ROOT: Final = "limpet/v1"
 MAX_TOPIC_BYTES: Final = 1024
 
 _NAME = re.compile(NAME)
-Place = Literal["event", "gap", "keys", "status", "twin", "metric", "alarm", "state"]
-_FOLDERS: Final[dict[str, Place]] = {"e": "event", "keys": "keys", "twin": "twin", "m": "metric", "a": "alarm"}
+Place = Literal["event", "gap", "keys", "status", "twin", "metric", "alarm", "state", "capability", "request"]
+_FOLDERS: Final[dict[str, Place]] = {
+    "e": "event", "keys": "keys", "twin": "twin", "m": "metric", "a": "alarm", "cmd": "capability",
+}  # fmt: skip
+_PAIRS: Final[dict[str, Place]] = {"cmd": "state", "req": "request"}
 
 
 def name(text: str, what: str) -> str:
@@ -41,7 +44,7 @@ class Tail:
 
     place: Place
     name: str
-    """Stream, facet, type or key id; "<op>/<id>" of a state; "" of status."""
+    """Stream, facet, type, operation or key id; "<op>/<id>" of a state or a request; "" of status."""
     site: str
     """The two levels before the tail: a hint only, "" when there are none."""
     device: str
@@ -84,8 +87,19 @@ class Topics:
     def alarm(self, kind: str) -> str:
         return f"{self.prefix}/a/{name(kind, 'alarm type')}"
 
+    def capability(self, operation: str) -> str:
+        return f"{self.prefix}/cmd/{name(operation, 'operation')}"
+
     def state(self, operation: str, request: str) -> str:
-        return f"{self.prefix}/cmd/{name(operation, 'operation')}/{name(request, 'request id')}"
+        return f"{self.capability(operation)}/{name(request, 'request id')}"
+
+    def request(self, operation: str, request: str) -> str:
+        return f"{self.prefix}/req/{name(operation, 'operation')}/{name(request, 'request id')}"
+
+    @property
+    def requests(self) -> str:
+        """The filter of everything that is asked of this device."""
+        return f"{self.prefix}/req/#"
 
 
 def read(topic: str) -> Tail:
@@ -108,8 +122,8 @@ def _place(levels: list[str]) -> tuple[Place, str, int] | None:
     """Place, name and number of levels of the tail. The longer tails are tried first; "gap" is no stream."""
     if len(levels) >= 3 and levels[-3] == "e" and levels[-1] == "gap" and levels[-2] != "gap":
         return "gap", levels[-2], 3
-    if len(levels) >= 3 and levels[-3] == "cmd":
-        return "state", f"{levels[-2]}/{levels[-1]}", 3
+    if len(levels) >= 3 and levels[-3] in _PAIRS:
+        return _PAIRS[levels[-3]], f"{levels[-2]}/{levels[-1]}", 3
     if len(levels) >= 2 and levels[-2] in _FOLDERS and (levels[-2], levels[-1]) != ("e", "gap"):
         return _FOLDERS[levels[-2]], levels[-1], 2
     if levels[-1] == "status":

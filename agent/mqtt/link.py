@@ -54,6 +54,7 @@ class Link:
         self._subscribed: dict[int, list[ReasonCode]] = {}
         self._broken = ""
         self._last_log = ""
+        self._by_hand = False
         self._woken = False
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
@@ -62,15 +63,22 @@ class Link:
 
     # --- one connection -------------------------------------------------------------------------------------------
 
-    def connect(self) -> Session:
-        """Connect and wait for the broker's answer. Raises UplinkError, or ConfigError for a file it cannot use."""
-        config = self._config
+    def connect(self, unanswered: int = 0, packet_bytes: int = 0) -> Session:
+        """Connect and wait for the broker's answer. Raises UplinkError, or ConfigError for a file it cannot use.
+
+        `unanswered` above 0: what is received is acknowledged by hand (`answer`), and at most so many may wait for
+        that. `packet_bytes`: the largest packet that the broker may send. MQTT 3.1.1 can ask for neither limit.
+        """
+        config, self._by_hand = self._config, unanswered > 0
+        self._client.manual_ack_set(self._by_hand)
         self._protect()
         options: dict[str, Any] = {"keepalive": config.keepalive_s}
         if self._v5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = config.session_expiry_s
-            properties.MaximumPacketSize = RECEIVED_BYTES
+            properties.MaximumPacketSize = packet_bytes or RECEIVED_BYTES
+            if unanswered:
+                properties.ReceiveMaximum = unanswered
             options |= {"clean_start": False, "properties": properties}
         where = f"broker {config.host}:{config.port}"
         try:
@@ -121,9 +129,20 @@ class Link:
             self._broken = f"sending failed: {_last(self._last_log, info.rc)}"
         return info.mid
 
-    def subscribe(self, filters: Sequence[str]) -> None:
-        """Subscribe at QoS 1 and wait for the grant. Raises UplinkError when one is refused."""
-        options: Any = SubscribeOptions(qos=1, retainAsPublished=True) if self._v5 else 1
+    def answer(self, mid: int) -> None:
+        """Acknowledge a received message; the caller keeps the order of arrival (MQTT 5, 4.6)."""
+        if self.connected and self._client.ack(mid, 1) != MQTTErrorCode.MQTT_ERR_SUCCESS and not self._broken:
+            self._broken = "sending an acknowledgement failed"
+
+    def subscribe(self, filters: Sequence[str], *, retained: bool = True) -> None:
+        """Subscribe at QoS 1 and wait for the grant. Raises UplinkError when one is refused.
+
+        `retained` false: what the broker keeps is not sent (MQTT 3.1.1 sends it all the same, marked as retained).
+        """
+        handling = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if retained else SubscribeOptions.RETAIN_DO_NOT_SEND
+        options: Any = 1
+        if self._v5:
+            options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=handling)
         _, mid = self._client.subscribe([(topic, options) for topic in filters])
         until_s = monotonic() + self._config.connect_timeout_s
         while mid not in self._subscribed:
@@ -169,15 +188,19 @@ class Link:
             except OSError:
                 return  # full: it will wake anyway; closed: nobody waits
 
-    def close(self) -> None:
-        """Say goodbye if connected, so that the last will is not sent, and let the socket go."""
+    def leave(self, why: str) -> None:
+        """Say goodbye, so that the last will is not sent; `why` is what `trouble` says from then on."""
         if self.connected:
             self._client.disconnect()
             self._pump(read=False, write=self._client.want_write())
+        self._broken = self._broken or why
+
+    def close(self) -> None:
+        """Say goodbye if connected, so that the last will is not sent, and let the socket go."""
+        self.leave("closed")
         sock: Any = self._client.socket()
         if sock is not None:
             sock.close()
-        self._broken = self._broken or "closed"
         self._wake_in.close()
         self._wake_out.close()
 
@@ -248,7 +271,8 @@ class Link:
         if len(self.received) >= RECEIVED_LIMIT:
             self.dropped += 1
             return
-        self.received.append(Message(message.topic, bytes(message.payload), message.retain))
+        mid = message.mid if self._by_hand and message.qos == 1 else 0
+        self.received.append(Message(message.topic, bytes(message.payload), message.retain, mid=mid))
 
     def _on_subscribe(self, _c: Client, _u: object, mid: int, codes: list[ReasonCode], _p: Properties) -> None:
         self._subscribed[mid] = codes

@@ -50,6 +50,6 @@ class CommandsConfig:
     per_minute: Annotated[int, Range(1, 600)] = 30
     """Requests per minute that one key may send, and refusals per minute that are written down one by one."""
     snapshot: bool = False
-    """True lets technicians take a picture, a clip or a window of a source: it leaves the device, sealed for readers."""
+    """True lets technicians take a picture, a clip or a window of a source, which leaves the device for its readers."""
     restart: bool = True
     """True lets technicians restart the agent, where systemd starts it again."""

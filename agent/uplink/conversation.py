@@ -20,6 +20,7 @@ from agent.settings.uplink import UplinkConfig
 from agent.uplink.keyring import Keyring
 from agent.uplink.queue import Group, Queue, Source
 from agent.uplink.refusals import Refusals
+from agent.uplink.requests import Requests, Told
 from agent.uplink.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ GOODBYE_S = 3.0
 """How long a stop waits for acknowledgements, seconds."""
 FACETS_S = 30.0
 """How often the facets are looked at for a change, seconds."""
+CONTROL_WINDOW = 8
+"""States of commands go out only while fewer control messages than this are under way."""
 ROOM = 512
 """Bytes of a packet beside its payload: topic, header, properties, seal."""
 
@@ -64,6 +67,8 @@ class Subject:
     facets: Callable[[], Mapping[str, Mapping[str, Any]]]
     """Facet -> what the twin says about it, looked at every `FACETS_S`."""
     zip: Zip = Zip.DEFLATE_RAW
+    requests: Requests | None = None
+    """Where requests go and states come from; None: this device takes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,7 @@ class Conversation:
         """Greet, then publish until `stop` or the end of the connection. Raises UplinkError when it breaks."""
         self._publish_keys(stop, beat)
         self._say_status("online")
+        self._listen()
         while not stop.is_set():
             beat()
             self._keep_up(stop, beat)
@@ -157,6 +163,7 @@ class Conversation:
 
     def _farewell(self, beat: Callable[[], None]) -> None:
         until_s = self._clock.mono_s() + GOODBYE_S
+        self._serve_requests()
         while self._under and self._clock.mono_s() < until_s:
             beat()
             self._turn(0.1)
@@ -173,6 +180,7 @@ class Conversation:
             if stop.is_set():
                 return
         now_s = self._clock.mono_s()
+        self._serve_requests()
         if now_s >= self._facets_due_s:
             self._facets_due_s = now_s + FACETS_S
             self._tell_facets()
@@ -204,6 +212,8 @@ class Conversation:
             self._control[self._link.publish(cleared)] = "old key"
         self._facets.clear()
         self._facets_due_s = 0.0
+        if self._subject.requests is not None:
+            self._subject.requests.tell_all()
 
     def _say_status(self, state: str) -> None:
         payload = status(state, self._config, self._clock)
@@ -227,6 +237,47 @@ class Conversation:
             log.error("uplink=too-large topic=%s bytes=%d action=not-sent", topic, len(sealed))
             return
         self._control[self._link.publish(Message(topic, sealed, retain))] = topic
+
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Subscribe to requests. A broker that refuses that gets the events all the same."""
+        if self._subject.requests is None:
+            return
+        self._subject.requests.connected()
+        try:
+            self._link.subscribe([self._subject.topics.requests], retained=False)
+        except UplinkError as exc:
+            if not self._link.connected:
+                raise
+            self._tally.trouble(f"no requests can be received: {exc}")
+
+    def _serve_requests(self) -> None:
+        """Hand over what came, acknowledge what is durable, publish how things stand."""
+        requests = self._subject.requests
+        if requests is None:
+            self._link.received.clear()  # of a subscription that the broker still keeps from before
+            return
+        while self._link.received:
+            requests.offer(self._link.received.popleft())
+        for mid in requests.settled():
+            self._link.answer(mid)
+        while len(self._control) < CONTROL_WINDOW and (told := requests.next()) is not None:
+            self._tell(told)
+        if requests.take_facet_news():
+            self._facets_due_s = 0.0
+
+    def _tell(self, told: Told) -> None:
+        """A state or a capability; what the spent epoch keeps from being sealed is told again under the next."""
+        topic = f"{self._subject.topics.prefix}/cmd/{told.name}"
+        try:
+            sealed = b"" if told.body is None else self._sealer.seal(told.kind, told.name, told.body)
+        except EpochSpentError:
+            return
+        if len(sealed) > self._most_bytes:
+            log.error("uplink=too-large topic=%s bytes=%d action=not-sent", topic, len(sealed))
+            return
+        self._control[self._link.publish(Message(topic, sealed, told.retain, told.expiry_s))] = topic
 
     # --- events ---------------------------------------------------------------------------------------------------
 

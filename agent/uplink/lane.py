@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from agent.backoff import Backoff
-from agent.broker import Connection, Message
+from agent.broker import Connection, Message, Session
 from agent.clock import Clock, SystemClock
 from agent.errors import ConfigError, UplinkError
 from agent.settings.uplink import UplinkConfig
 from agent.uplink.conversation import Conversation, Outbox, Sealing, Subject, status
 from agent.uplink.refusals import Refusals
+from agent.uplink.requests import PACKET_BYTES, UNANSWERED
 from agent.uplink.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class Uplink:
         self._careful = False
         self._strikes: dict[int, int] = {}
         self._unparked_s: float | None = None
+        if subject.requests is not None:
+            subject.requests.watch(self._wake)
         topics = subject.topics
         self._client_id = config.client_id or f"limpet-{topics.site}-{topics.device}"
         self._will = Message(topics.status, status("offline", config, self._clock), retain=True)
@@ -97,7 +100,7 @@ class Uplink:
 
     def _talk(self, sealer: Sealing, backoff: Backoff, stop: threading.Event, beat: Callable[[], None]) -> None:
         with self._open_link(self._config, self._client_id, self._will) as link:
-            granted = link.connect()
+            granted = self._connect(link)
             beat()
             self._retry_parked()
             conversation = Conversation(
@@ -119,6 +122,12 @@ class Uplink:
                 self._outbox.watch(None)
                 self._link = None
                 self._tally.connected(now=False)
+
+    def _connect(self, link: Connection) -> Session:
+        """Requests are acknowledged by hand; who takes none acknowledges what comes at once, and drops it."""
+        if self._subject.requests is None:
+            return link.connect()
+        return link.connect(UNANSWERED, PACKET_BYTES)
 
     def _judge(self, conversation: Conversation, why: str) -> None:
         """Learn from a connection that broke: does some event make the broker hang up?"""
