@@ -28,7 +28,7 @@ FLOORS = (
         "agent.agreement", "agent.asking", "agent.attempt", "agent.commands", "agent.feed",
         "agent.golden", "agent.inference",
         "agent.pipeline", "agent.reading", "agent.reconfigure", "agent.release", "agent.seat", "agent.skeleton", "agent.stock",
-        "agent.trial", "agent.views",
+        "agent.trial", "agent.updates", "agent.views",
     },
     {"agent.lanes", "agent.supervisor"},
     {"agent.__main__", "agent.app", "agent.assembly", "agent.report", "agent.shelf", "agent.cli", "agent.demo"},
