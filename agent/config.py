@@ -18,6 +18,7 @@ from agent.settings.capture import SourceConfig
 from agent.settings.commands import CommandsConfig
 from agent.settings.core import DeviceConfig, LogConfig, PathsConfig, PipelineConfig, SupervisorConfig
 from agent.settings.envelope import EnvelopeConfig
+from agent.settings.identity import IdentityConfig
 from agent.settings.metrics import MetricsConfig
 from agent.settings.reader import ReaderFile
 from agent.settings.remote import RemoteConfig
@@ -55,6 +56,8 @@ class Config:
     """[uplink]"""
     envelope: EnvelopeConfig = field(default_factory=EnvelopeConfig)
     """[envelope]"""
+    identity: IdentityConfig = field(default_factory=IdentityConfig)
+    """[identity]"""
     models: ModelsConfig = field(default_factory=ModelsConfig)
     """[models]"""
     cache: CacheConfig = field(default_factory=CacheConfig)

@@ -20,7 +20,7 @@ FLOORS = (
     },
     {
         "agent.capture", "agent.control", "agent.depot", "agent.exposition", "agent.journal", "agent.layerfiles",
-        "agent.mqtt",
+        "agent.identity", "agent.mqtt",
         "agent.notify", "agent.process", "agent.registry", "agent.runtime", "agent.store",
         "agent.updaterchild", "agent.uplink",
     },
@@ -43,7 +43,7 @@ ONE_DOOR = {
     "sounddevice": {"agent/capture/audio.py"},
     "serial": {"agent/capture/sensor.py"},
     "cbor2": {"agent/cbor.py"},
-    "cryptography": {"agent/envelope", "agent/package", "agent/store", "agent/demo"},
+    "cryptography": {"agent/envelope", "agent/identity", "agent/package", "agent/store", "agent/demo"},
     "amqtt": {"agent/demo/embedded.py"},
     "sqlite3": {"agent/store", "agent/journal"},
     "sqlite_utils": {"agent/store"},

@@ -115,7 +115,7 @@ class SigningKey:
         return r.to_bytes(_P256_BYTES, "big") + s.to_bytes(_P256_BYTES, "big")
 
     def pem(self) -> bytes:
-        """PKCS#8, unencrypted: for `limpet keys new` alone."""
+        """PKCS#8, unencrypted: for `limpet keys new`, and for `agent.identity`, which asks to have it certified."""
         return _pem(self._private)
 
 
@@ -177,7 +177,7 @@ class ReaderKey:
             raise EnvelopeError("key envelope holds a wrapped key that this reader cannot open") from exc
 
     def pem(self) -> bytes:
-        """PKCS#8, unencrypted: for `limpet keys new` alone."""
+        """PKCS#8, unencrypted: for the commands that make keys."""
         return _pem(self._private)
 
 
