@@ -56,6 +56,11 @@ class UpdatesConfig:
     probation_s: Annotated[float, Range(1, 30 * 86400)] = 600.0
     """A candidate that has not seen so many inferences after this time is committed if it saw none go wrong, and at
     least one go right; else it goes back, seconds."""
+    release_probation_s: Annotated[float, Range(1, 30 * 86400)] = 300.0
+    """How long a new release of the agent has to run well, and to reach the broker if its elder did, before it stays,
+    seconds."""
+    release_deadline_s: Annotated[float, Range(1, 30 * 86400)] = 1800.0
+    """A release that has not done so after this time goes back, seconds."""
     shadow: Literal["off", "live"] = "off"
     """live: a candidate first runs beside the current model and tells nobody; its disagreement decides."""
     shadow_inferences: Annotated[int, Range(1, 10**9)] = 200
