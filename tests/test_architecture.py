@@ -27,8 +27,8 @@ FLOORS = (
     {
         "agent.agreement", "agent.asking", "agent.attempt", "agent.commands", "agent.feed",
         "agent.golden", "agent.inference",
-        "agent.pipeline", "agent.reading", "agent.reconfigure", "agent.release", "agent.seat", "agent.skeleton", "agent.stock",
-        "agent.trial", "agent.updates", "agent.views",
+        "agent.pipeline", "agent.reading", "agent.reconfigure", "agent.release", "agent.repository", "agent.seat", "agent.skeleton", "agent.stock",
+        "agent.papers", "agent.trial", "agent.updates", "agent.views",
     },
     {"agent.lanes", "agent.supervisor"},
     {"agent.__main__", "agent.app", "agent.assembly", "agent.report", "agent.shelf", "agent.cli", "agent.demo"},
@@ -43,12 +43,13 @@ ONE_DOOR = {
     "sounddevice": {"agent/capture/audio.py"},
     "serial": {"agent/capture/sensor.py"},
     "cbor2": {"agent/cbor.py"},
-    "cryptography": {"agent/envelope", "agent/identity", "agent/package", "agent/store", "agent/demo"},
+    "cryptography": {"agent/envelope", "agent/identity", "agent/package", "agent/repository", "agent/store", "agent/demo"},
     "amqtt": {"agent/demo/embedded.py"},
     "sqlite3": {"agent/store", "agent/journal"},
     "sqlite_utils": {"agent/store"},
     "tuf": {"agent/updates", "agent/repository"},
     "securesystemslib": {"agent/updates", "agent/repository"},
+    "boto3": {"agent/repository/s3.py"},
 }
 
 
