@@ -1,7 +1,8 @@
 """The agent's Unix socket: one JSON object asked, one answered, then the line closes.
 
 It answers only to users who can write the socket file (mode 0660, the agent's user and group) and does only what the
-handlers that it was given do. Requests are limited in size and in time before they are parsed, so that one who asks
+handlers that it was given do. The updater's user is in that group too, for the configuration's sake; the kernel says
+who asks, and that user is told nothing. Requests are limited in size and in time before they are parsed, so that one who asks
 badly costs the others a second.
 """
 
@@ -9,12 +10,14 @@ import contextlib
 import errno
 import json
 import logging
+import pwd
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from agent.errors import ConfigError, LimpetError
 
@@ -31,15 +34,22 @@ PATIENCE_S = 5.0
 BACKLOG = 64
 """Askers that may wait at the same time; the kernel turns others away."""
 
+UPDATER: Final = "limpet-update"
+"""The user that fetches from the network: it may not ask."""
+_PEER: Final = struct.Struct("3i")
+"""struct ucred: process, user and group, see unix(7)."""
+
 Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class ControlServer:
     """Serves `handlers` (name -> function of the request's arguments) on a socket at `path`."""
 
-    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, path: Path, handlers: Mapping[str, Handler], shunned: frozenset[int] | None = None) -> None:
+        """`shunned`: user ids that get no answer; by default the updater's, where there is such a user."""
         self._path = path
         self._handlers = handlers
+        self._shunned = _updater() if shunned is None else shunned
 
     def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
         """Serve until `stop`. Raises ConfigError when the socket cannot be made."""
@@ -78,6 +88,10 @@ class ControlServer:
                 raise OSError(errno.EADDRINUSE, "another agent listens there; give each its own")
 
     def _serve(self, peer: socket.socket) -> None:
+        _, user, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        if user in self._shunned:
+            log.warning("control refused user=%d: the updater has no business here", user)
+            return
         try:
             request = _receive(peer, REQUEST_LIMIT, REQUEST_S)
             handler = self._handlers.get(str(request.get("ask")))
@@ -94,6 +108,13 @@ class ControlServer:
         with contextlib.suppress(OSError):  # the asker may have gone
             peer.settimeout(PATIENCE_S)
             peer.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _updater() -> frozenset[int]:
+    try:
+        return frozenset({pwd.getpwnam(UPDATER).pw_uid})
+    except KeyError:
+        return frozenset()
 
 
 def ask(path: Path, question: str, **arguments: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The agent's socket answers questions, refuses nonsense, and keeps serving."""
 
 import contextlib
+import os
 import socket
 import sqlite3
 import threading
@@ -142,3 +143,20 @@ def test_a_name_too_long_for_a_socket_is_said(tmp_path):
     path = tmp_path / ("x" * 120) / "control.sock"
     with pytest.raises(ConfigError, match=r"too long: set \[paths\] runtime"):
         ControlServer(path, {}).run(threading.Event(), lambda: None)
+
+
+def test_a_shunned_user_gets_no_answer_however_it_asks(tmp_path):
+    """The kernel says who asks: being in the group is not enough for the updater's user."""
+    stop = threading.Event()
+    path = tmp_path / "limpet.sock"
+    server = ControlServer(path, {"echo": lambda r: {"heard": r["word"]}}, frozenset({os.geteuid()}))
+    thread = threading.Thread(target=server.run, args=(stop, lambda: None))
+    thread.start()
+    try:
+        while not path.exists() or path.stat().st_mode & 0o777 != 0o660:
+            stop.wait(0.01)
+        with pytest.raises(ConfigError, match="no agent answers"):
+            ask(path, "echo", word="hello")
+    finally:
+        stop.set()
+        thread.join(5)
