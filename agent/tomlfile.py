@@ -18,9 +18,10 @@ NESTING_LIMIT = 32
 def read_plain(path: Path, limit_bytes: int) -> bytes:
     """The first `limit_bytes` + 1 bytes of a regular file. Raises OSError, also for a pipe, a socket or a device."""
     with open(path, "rb", opener=_open) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        return file.read(limit_bytes + 1)
+        return file.read(min(found.st_size, limit_bytes) + 1)  # a read takes as much memory as it asks for
 
 
 def parse(raw: bytes) -> dict[str, Any]:

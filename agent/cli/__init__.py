@@ -24,6 +24,7 @@ COMMANDS = {
     "models": "list and verify models, or describe a new one",
     "request": "ask devices to update, roll back, ...; signed, with live progress",
     "update": "bring signed models onto this device, and prove them",
+    "update": "bring signed models onto this device, and prove them",
     "keys": "make keys for a device, a reader or a technician",
     "repo": "make, sign and publish a repository of updates",
     "enroll": "make this device's keys on the device and have them certified",

@@ -25,6 +25,9 @@ RECORD_LOCK: Final = "record.lock"
 JOB_LOCK: Final = "lock"
 PACKAGE_FILE: Final = "package.json"
 """The package manifest, in each object."""
+TRUST: Final = "trust"
+CONFIG: Final = "config"
+PARTS: Final = "parts"
 
 
 def read_token(path: Path) -> int | None:

@@ -148,10 +148,15 @@ class State:
         live = replace(trial, mode="live", tries_left=tries - 1, burnt=self.generation + 1)
         return self.changed(name, replace(model, trial=live))
 
-    def burn(self, reason: str = "it did not stay up long enough to be judged") -> Self:
-        """Take one try off everything on probation; what has none left goes back and counts as bad."""
+    def burn(self, *, agent: bool = False, reason: str = "it did not stay up long enough to be judged") -> Self:
+        """Take one try off every model on probation; what has none left goes back and counts as bad.
+
+        `agent`: the start to come runs the agent's own release on probation, so one is taken off that too.
+        """
         state = self
         for name, trial in self.trials:
+            if name == AGENT and not agent:
+                continue
             if trial.tries_left <= 0:
                 state = state.roll_back(name, trial.sha256, reason)
                 continue
@@ -170,6 +175,10 @@ class State:
         """The candidate goes and counts as bad. Raises UpdateError when it is not on probation."""
         model, trial = self._on_trial(name, sha256)
         return self.changed(name, replace(_with_bad(model, trial.pick, reason), trial=None))
+
+    def refuse(self, name: str, pick: Pick, reason: str) -> Self:
+        """Remember a version as bad that never came as far as a trial."""
+        return self.changed(name, _with_bad(self.model(name), pick, reason))
 
     def withdraw(self, name: str) -> Self:
         """The candidate goes without a word against it: another one takes its place, or somebody wants it so."""

@@ -152,15 +152,14 @@ class Writer:
                 return
 
 
-def burn_all(folder: Path) -> State:
+def burn_all(folder: Path, *, agent: bool = False) -> State:
     """Take a try off everything on probation, before the agent starts; the record as it is afterwards.
 
-    Without a trial nothing is written. Raises UpdateError.
+    `agent`: see `State.burn`. When nothing is on probation, nothing is written. Raises UpdateError.
     """
     with Writer(folder) as writer:
-        if not writer.state.trials:
-            return writer.state
-        return writer.save(writer.state.burn())
+        burnt = writer.state.burn(agent=agent)
+        return writer.state if burnt == writer.state else writer.save(burnt)
 
 
 def high_water(folder: Path) -> int:
