@@ -97,13 +97,15 @@ class FaultServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass
 
     def do_GET(self):
         mine = self.server.faulty
-        path = unquote(self.path).lstrip("/")
+        path = self.path.lstrip("/")
+        path = path if path in mine.files else unquote(path)
         mine.requests.append(Request(path, self.headers.get("Range", ""), self.headers.get("If-Range", "")))
         fault = mine.faults.get(path) or mine.faults.get("*") or Fault()
         fault.times -= 1

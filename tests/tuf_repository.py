@@ -93,7 +93,7 @@ class TufRepository:
         """The next versions of these targets roles (the top one when none is named), of snapshot and of timestamp."""
         for role in roles or ("targets",):
             signed = self.roles[role].signed
-            signed.version += bump
+            signed.version += bump and f"{role}.json" in self.snapshot.meta
             data = self.sign(role)
             self.snapshot.meta[f"{role}.json"] = MetaFile(signed.version, len(data), {"sha256": _sha256(data)})
             self._serve(role, data)
@@ -137,7 +137,7 @@ class TufRepository:
         for number in numbers:
             signed.add_key(signer(number).public_key, role)
         if role not in self.roles:
-            self.roles[role] = Metadata(Targets(version=0, expires=days(90)))
+            self.roles[role] = Metadata(Targets(expires=days(90)))
             self.keys[role] = list(numbers)
 
     def _delegated(self, signed, role):
