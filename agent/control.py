@@ -2,8 +2,8 @@
 
 It answers only to users who can write the socket file (mode 0660, the agent's user and group) and does only what the
 handlers that it was given do. The updater's user is in that group too, for the configuration's sake; the kernel says
-who asks, and that user is told nothing. Requests are limited in size and in time before they are parsed, so that one who asks
-badly costs the others a second.
+who asks, and that user is told nothing. Requests are limited in size and in time before they are parsed, so that one
+who asks badly costs the others a second.
 """
 
 import contextlib

@@ -1,17 +1,21 @@
 """Releases of the agent: where they lie, what root is asked for and what it grants, and the way back."""
 
+import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from agent.depot import Bad, ModelState, Pick, Trial
+from agent.depot import AGENT, Bad, ModelState, Pick, Trial, folder_of
 from agent.errors import UpdateError
 from agent.release.place import Place, own_release, release_id
+from agent.release.proof import prove
 from agent.release.units import DROP_IN, install, wanted
 from agent.release.wheels import needed
 from agent.release.wish import Answer, Wish, answer, leave, next_wish, read_answer, take
+from tests.releases import Shop, fetched
 
 SHA = "ab" * 32
 OTHER = "cd" * 32
@@ -182,3 +186,134 @@ def test_nothing_of_a_release_is_installed_but_units_by_name(place, tmp_path):
     found = {path.name for path in tmp_path.rglob("*") if path.is_file() and place.opt not in path.parents}
     assert found == {"limpet.service", "limpet-try.service"}
     assert Path(tmp_path / "etc/systemd/system/limpet.service").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A publisher with one release, made of this checkout without its dependencies."""
+    it = Shop(tmp_path_factory.mktemp("shop"))
+    it.pick = it.add("0.2.0")
+    return it
+
+
+@pytest.fixture
+def depot(shop, tmp_path):
+    """What the updater left after fetching it."""
+    fetched(shop, tmp_path / "depot", shop.pick)
+    return tmp_path / "depot"
+
+
+def proved(shop, depot, tmp_path, pick=None):
+    """Root's proof of the fetched release; its manifest."""
+    pick = pick or shop.pick
+    wish = Wish("try", release_id(pick.version, pick.sha256), pick.version, pick.sha256)
+    return prove(depot, wish, shop.anchor.read_bytes(), tmp_path / "root" / "metadata", tmp_path / "staging")
+
+
+def release_of(shop, depot):
+    """Where the updater put the release, made writable as a thief in its place would."""
+    folder = folder_of(depot, AGENT, shop.pick)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder
+
+
+def test_root_proves_a_release_from_its_own_copy(shop, depot, tmp_path):
+    """All files of it, from the depot alone, without a network; twice is as good as once."""
+    for _ in range(2):
+        manifest = proved(shop, depot, tmp_path)
+        assert manifest.version == "0.2.0"
+        assert files_below(tmp_path / "staging" / "release") == {file.path for file in manifest.files}
+    assert (tmp_path / "staging").stat().st_mode & 0o077 == 0
+
+
+def files_below(folder):
+    """Paths of all plain files."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def change_a_file(folder):
+    """One byte of the wheel."""
+    path = next(folder.glob("wheels/*.whl"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def lengthen_a_file(folder):
+    """A file that never ends."""
+    with next(folder.glob("wheels/*.whl")).open("ab") as file:
+        file.write(b"\0" * 1000)
+
+
+def link_a_file(folder):
+    """A link to what only root may read."""
+    (folder / "lock.txt").unlink()
+    (folder / "lock.txt").symlink_to("/etc/shadow")
+
+
+def pipe_a_file(folder):
+    """A pipe that would hold root up for ever."""
+    (folder / "lock.txt").unlink()
+    os.mkfifo(folder / "lock.txt")
+
+
+def drop_a_file(folder):
+    """One file less."""
+    (folder / "lock.txt").unlink()
+
+
+def change_the_manifest(folder):
+    """Another package under the same name."""
+    path = folder / "package.json"
+    path.write_bytes(path.read_bytes().replace(b'"requires_agent":""', b'"requires_agent":">=0"'))
+
+
+@pytest.mark.parametrize(
+    "harm", [change_a_file, lengthen_a_file, link_a_file, pipe_a_file, drop_a_file, change_the_manifest]
+)
+def test_root_refuses_what_was_changed_in_the_depot(shop, depot, tmp_path, harm):
+    """The updater's user owns the depot; root takes nothing of it that is not signed."""
+    harm(release_of(shop, depot))
+    with pytest.raises(UpdateError) as caught:
+        proved(shop, depot, tmp_path)
+    assert caught.value.reason in ("VERIFY_FAILED", "DOWNLOAD_FAILED")
+
+
+def test_root_refuses_a_release_that_nobody_signed(shop, depot, tmp_path):
+    """Whole and consistent, and not in the metadata."""
+    folder = release_of(shop, depot)
+    data = (folder / "package.json").read_bytes().replace(b'"version":"0.2.0"', b'"version":"0.9.0"')
+    pick = Pick("0.9.0", hashlib.sha256(data).hexdigest())
+    shutil.copytree(folder, folder_of(depot, AGENT, pick))
+    (folder_of(depot, AGENT, pick) / "package.json").write_bytes(data)
+    with pytest.raises(UpdateError, match=r"0\.9\.0"):
+        proved(shop, depot, tmp_path, pick)
+
+
+def test_root_refuses_metadata_of_another_publisher(shop, depot, tmp_path):
+    """What the updater believes does not matter: the anchor is root's."""
+    other = Shop(tmp_path / "other")
+    wish = Wish("try", release_id(*_of(shop.pick)), *_of(shop.pick))
+    with pytest.raises(UpdateError) as caught:
+        prove(depot, wish, other.anchor.read_bytes(), tmp_path / "root" / "metadata", tmp_path / "staging")
+    assert caught.value.reason in ("REJECTED_BAD_SIGNATURE", "VERIFY_FAILED")
+
+
+def _of(pick):
+    return pick.version, pick.sha256
+
+
+def test_root_remembers_what_it_accepted(shop, depot, tmp_path):
+    """Metadata from before, in which a withdrawn release was still signed, is a rollback attack."""
+    old = tmp_path / "old"
+    shutil.copytree(depot, old, symlinks=True)
+    publisher = shop.publisher()
+    publisher.put("config/base.toml", b"")
+    publisher.finish()
+    shutil.rmtree(depot / "metadata")
+    fetched(shop, depot, shop.pick)
+    proved(shop, depot, tmp_path)
+    with pytest.raises(UpdateError) as caught:
+        proved(shop, old, tmp_path)
+    assert caught.value.reason == "REJECTED_ROLLBACK_ATTACK"
