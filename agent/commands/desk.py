@@ -80,9 +80,9 @@ class Desk:
             gate = Gate(
                 self._device, self._outside.holders, self._table, self._clock, self._config.per_minute, work.room
             )
-            self._journal = journal
             try:
                 self._start(journal, work)
+                self._journal = journal
                 while not stop.is_set():
                     beat()
                     self._turn(gate, journal, work)

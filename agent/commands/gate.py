@@ -185,7 +185,7 @@ class Gate:
         if request.counter <= last:
             words = "its counter is not above the last one of this key: it is a replay, or came too late; sign it anew"
             raise _RefusedError("answer", words, "REJECTED_EXPIRED")
-        if min(request.counter, request.issued_s * 1000) < born_ms:
+        if min(request.counter, request.issued_s * 1000 + 999) < born_ms:
             words = "it was signed before this device began to keep count: sign it anew"
             raise _RefusedError("answer", words, "REJECTED_EXPIRED")
 
