@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from cryptography.hazmat.primitives import serialization
 from securesystemslib.exceptions import Error as SecureSystemsError
+from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import (
     SIGNER_FOR_URI_SCHEME,
     AWSSigner,
@@ -63,11 +64,18 @@ def open_signer(uri: str, key: Key, ask: Ask) -> Signer:
 
 
 def sign(signer: Signer, data: bytes) -> Signature:
-    """A signature over `data`. Raises ConfigError."""
+    """A signature over `data`, checked before it is kept. Raises ConfigError."""
+    key = signer.public_key
     try:
-        return signer.sign(data)
+        made = signer.sign(data)
     except _foreign() as exc:
-        raise ConfigError(f"key {short(signer.public_key.keyid)} did not sign: {_words(exc)}") from exc
+        raise ConfigError(f"key {short(key.keyid)} did not sign: {_words(exc)}") from exc
+    try:
+        key.verify_signature(made, data)
+    except UnverifiedSignatureError as exc:
+        words = "its service made a signature that its public key does not accept: is it the key that was imported?"
+        raise ConfigError(f"key {short(key.keyid)}: {words}") from exc
+    return made
 
 
 def import_key(address: str, ask: Ask) -> tuple[Key, str]:
@@ -115,7 +123,7 @@ _IMPORT: Final[Mapping[str, Callable[[str, Ask], tuple[str, Key]]]] = {
     "azurekms": _azure,
     "file2": _file,
     "gcpkms": lambda rest, _: GCPSigner.import_(rest),
-    "gnupg": lambda rest, _: GPGSigner.import_(rest),
+    "gnupg": lambda rest, _: GPGSigner.import_(rest.lower()),
     "hsm": _hsm,
     "hv": lambda rest, _: VaultSigner.import_(rest),
     "tkey": lambda _, __: TKeySigner.import_(),
