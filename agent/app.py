@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from agent import codec
-from agent.assembly import Assembled, Shelf, assemble
+from agent.assembly import Assembled, assemble, examine
 from agent.backoff import Backoff
 from agent.capture import EndOfStream, Source, inbox_limits, open_source
 from agent.clock import SystemClock
-from agent.config import load_config, load_pipelines, load_sources
 from agent.control import ControlServer
 from agent.envelope import Topics
 from agent.envelope.atrest import load_store_key
@@ -30,6 +29,7 @@ from agent.envelope.setup import batch_zip, make_sealer
 from agent.health import Health, judge
 from agent.inbox import Inbox
 from agent.lanes import CaptureLane, PipelineLane
+from agent.layers.effective import Effective
 from agent.logs import configure as configure_logs
 from agent.meters import Meters, numbers
 from agent.metrics import Registry
@@ -38,8 +38,10 @@ from agent.mqtt.protect import password
 from agent.notify import Notifier
 from agent.pipeline import Pipeline, config_digest
 from agent.process import costs
-from agent.report import Report
+from agent.reconfigure import Now, Reconfiguration, start
+from agent.report import Report, running
 from agent.settings.capture import SourceConfig
+from agent.shelf import Shelf
 from agent.store import Store
 from agent.store.looking import handlers
 from agent.supervisor import Lane, Supervisor
@@ -62,36 +64,53 @@ class App:
 
     def __init__(self, path: Path) -> None:
         """Read limpet.toml at `path`. Raises ConfigError."""
-        self.config, self._path = load_config(path), path
+        self._clock, self._path = SystemClock(), path
+        self._started = start(path, os.environ, self._clock.wall_s())
+        self.config, self._sources = self._started.effective.config, self._started.effective.sources
         redactor = configure_logs(self.config.log, sys.stderr, os.environ)
         if self.config.uplink.password_file is not None:
             redactor.hide(password(self.config.uplink.password_file))
-        self._clock = SystemClock()
         self._start_s = self._clock.mono_s()
-        self._sources, broken = load_sources(self.config, path)
-        self._broken = {f"source {name}": why for name, why in broken.items()}
+        self._broken = dict(self._started.effective.broken)
         self._registry = Registry(self.config.metrics.series_limit)
         self._meters = Meters(self._registry)
         self._meters.watch_numbers("process", "The agent's process, since the start.", costs)
         self._alarms: dict[str, str] = {}
         self._uplink: Uplink | None = None
+        self._shelf = Shelf(self.config.models, self.config.cache, self._clock)
+        self._leave = threading.Event()
+        self.again = ""
+        """Why the process should start anew after `run`; empty when it should end."""
+        self.reconfiguration = Reconfiguration(
+            self._started, self._examine, self._clock, self._alarm, self.start_anew
+        )
+
+    def start_anew(self, why: str) -> None:
+        """End in good order and start again. May be called from any thread; returns at once."""
+        log.info("starts-anew reason=%r", why)
+        self.again = why
+        self._leave.set()
 
     def run(self, notifier: Notifier) -> tuple[str, ...]:
         """Run until SIGTERM or SIGINT; returns the names of lanes that could not be stopped."""
-        leave = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: leave.set())
+            signal.signal(number, self._told_to_leave)
         made = self._assemble()
         with self._open_store() as store:
-            report = Report(self.config, self._meters, made, store, self._broken, self._alarms, self._up_s)
+            report = Report(
+                self.config, self._meters, made, store, self._broken, self._alarms, self._up_s,
+                self.reconfiguration.status,
+            )  # fmt: skip
             uplink = self._uplink = self._make_uplink(store, report)
+            for name, text in self._started.alarms.items():
+                self._alarm(name, text)
             keepers = self._supervisor(
                 Lane("store", store.run, KEEP_DEADLINE_S, essential=True),
                 Lane("uplink", uplink.run, KEEP_DEADLINE_S, essential=True),
             )
             lookers = self._supervisor(*self._looking(made.pipelines, store))
             services = self._supervisor(*self._serving(report, store, uplink, (keepers, lookers)))
-            self._watch(leave, (keepers, lookers, services), notifier)
+            self._watch(made, (keepers, lookers, services), notifier)
             notifier.stopping()
             half_s = self.config.supervisor.stop_s / 2
             stuck = lookers.stop(half_s) + services.stop(1.0) + keepers.stop(half_s)
@@ -101,17 +120,20 @@ class App:
     # --- making the parts -----------------------------------------------------------------------------------------
 
     def _assemble(self) -> Assembled:
-        files, bad_files = load_pipelines(self.config.paths.pipelines)
-        shelf = Shelf(self.config.models, self.config.cache, self._clock)
-        made = assemble(files, self._sources, shelf, config_digest(self.config))
-        self._broken |= {f"pipeline {name}": why for name, why in {**bad_files, **made.broken}.items()}
+        made = assemble(self._started.effective.pipelines, self._sources, self._shelf, config_digest(self.config))
+        self._broken |= {f"pipeline {name}": why for name, why in made.broken.items()}
         self._broken = {_encodable(part): _encodable(why) for part, why in self._broken.items()}
         for part, why in self._broken.items():
             log.error("part=%r left-out reason=%r", part, why)
         for pipeline in made.pipelines:
             self._introduce(pipeline)
-        self._meters.watch_numbers("cache", "Result cache, since the start.", lambda: asdict(shelf.cache.counts))
+        cache = self._shelf.cache
+        self._meters.watch_numbers("cache", "Result cache, since the start.", lambda: asdict(cache.counts))
         return made
+
+    def _examine(self, changed: Effective) -> dict[str, str]:
+        """What a changed configuration would leave out of its pipelines, and why."""
+        return examine(changed.pipelines, changed.sources, self._shelf)
 
     def _introduce(self, pipeline: Pipeline) -> None:
         name, runner = pipeline.config.name, pipeline.runner
@@ -203,12 +225,17 @@ class App:
 
     # --- running --------------------------------------------------------------------------------------------------
 
-    def _watch(self, leave: threading.Event, supervisors: tuple[Supervisor, ...], notifier: Notifier) -> None:
+    def _told_to_leave(self, *_: object) -> None:
+        self.again = ""
+        self._leave.set()
+
+    def _watch(self, made: Assembled, supervisors: tuple[Supervisor, ...], notifier: Notifier) -> None:
         """Reconcile, judge, tell systemd, until told to leave."""
         said: Health | None = None
         fed_s = -1e9
-        while not leave.is_set():
-            health = judge([s for it in supervisors for s in it.reconcile()], self._broken | self._alarms)
+        while not self._leave.is_set():
+            states = [s for it in supervisors for s in it.reconcile()]
+            health = judge(states, self._broken | self._alarms)
             if health != said:
                 self._tell(health, notifier, first=said is None)
                 said = health
@@ -216,7 +243,11 @@ class App:
             if notifier.feed_s and health.status != "unhealthy" and now_s - fed_s >= notifier.feed_s - TURN_S:
                 notifier.watchdog()
                 fed_s = now_s
-            leave.wait(TURN_S)
+            self.reconfiguration.look(Now(health, running(states, made), self._connected()))
+            self._leave.wait(TURN_S)
+
+    def _connected(self) -> bool:
+        return self._uplink is not None and bool(self._uplink.stats()["connected"])
 
     def _tell(self, health: Health, notifier: Notifier, *, first: bool) -> None:
         words = f"{health.status}: {'; '.join(health.reasons) or 'all lanes run'}"

@@ -8,7 +8,9 @@ from agent.config import PipelineFile
 from agent.depot import Pick
 from agent.errors import ConfigError, LimpetError
 from agent.manifest import Manifest
-from agent.pipeline import Pipeline, make_steps
+from agent.pipeline import Pipeline, Steps, make_steps
+from agent.registry import candidates
+from agent.settings.core import ModelUse
 from agent.shelf import Shelf, Trouble
 
 BY_LABEL = ("classify", "keyword")
@@ -63,10 +65,37 @@ def make_with(file: PipelineFile, shelf: Shelf, pick: Pick | None, agent_digest:
     """Make one pipeline with exactly `pick` of its model; None: that of the configured folders. Raises as above."""
     config = file.config
     assert config.model is not None
-    manifest = shelf.manifest(config.model, file.path.parent, pick)
-    _require_labels(file, manifest)
-    steps = make_steps(config, str(file.path), dict(manifest.window) if manifest.window else None)
+    manifest, steps = _prepared(file, config.model, shelf, pick)
     return Pipeline(config, steps, shelf.inference(manifest, config.model.runtime), agent_digest=agent_digest)
+
+
+def examine(files: Iterable[PipelineFile], sources: Iterable[str], shelf: Shelf) -> dict[str, str]:
+    """By name why a pipeline could not be made, as far as that shows without loading a model."""
+    known = tuple(sources)
+    broken: dict[str, str] = {}
+    for file in files:
+        try:
+            _require_source(file, known)
+            _rehearse(file, shelf)
+        except LimpetError as exc:
+            broken[file.config.name] = str(exc)
+    return broken
+
+
+def _rehearse(file: PipelineFile, shelf: Shelf) -> None:
+    use = file.config.model
+    if use is None:
+        make_steps(file.config, str(file.path), None)
+        return
+    manifest, _ = _prepared(file, use, shelf, shelf.choices(use, file.path.parent)[0])
+    options = use.runtime
+    candidates(manifest, options.prefer, [*options.providers, *(str(one.path) for one in options.delegates)])
+
+
+def _prepared(file: PipelineFile, use: ModelUse, shelf: Shelf, pick: Pick | None) -> tuple[Manifest, Steps]:
+    manifest = shelf.manifest(use, file.path.parent, pick)
+    _require_labels(file, manifest)
+    return manifest, make_steps(file.config, str(file.path), dict(manifest.window) if manifest.window else None)
 
 
 def _require_source(file: PipelineFile, known: tuple[str, ...]) -> None:

@@ -27,13 +27,18 @@ class Report:
     """What is wrong now."""
     up_s: Callable[[], float]
     """Seconds since the start."""
+    settings: Callable[[], Mapping[str, Any]] = dict
+    """Which layers of configuration are in force, and whether they are on trial."""
 
     def facets(self) -> dict[str, dict[str, Any]]:
         """Slowly changing facts, published when they change."""
         stats = self.store.stats()
         return {
             "models": {p.config.name: asdict(p.model) for p in self.made.pipelines if p.model is not None},
-            "config": {"digest": config_digest(self.config), "agent": __version__, "broken": dict(self.broken)},
+            "config": {
+                "digest": config_digest(self.config), "agent": __version__, "broken": dict(self.broken),
+                **{key: value for key, value in self.settings().items() if key != "left_s"},
+            },
             "capabilities": {"mqtt": self.config.uplink.protocol, "envelope": self.config.envelope.mode},
             "buffer": {"budget": stats["budget"], "state": stats["state"]},
         }
@@ -48,6 +53,7 @@ class Report:
             "up_s": self.up_s(),
             "health": health.status,
             "reasons": health.reasons,
+            "configuration": dict(self.settings()),
             "lanes": [asdict(lane) for lane in states],
             "pipelines": {p.config.name: self._pipeline(p) for p in self.made.pipelines},
             "outbox": self.store.stats(),
@@ -64,3 +70,10 @@ class Report:
                 "fallbacks": [f"{f.asked}: {f.reason}" for f in pipeline.runner.fallbacks],
             }
         return told
+
+
+def running(lanes: Iterable[LaneState], made: Assembled) -> tuple[str, ...]:
+    """Names of the pipelines that run: their own lane and that of their source are well, or came to their end."""
+    well = {lane.name for lane in lanes if lane.phase in ("running", "ended")}
+    there = (pipeline.config for pipeline in made.pipelines)
+    return tuple(c.name for c in there if {f"pipeline:{c.name}", f"capture:{c.source}"} <= well)

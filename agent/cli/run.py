@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import sys
 
 from agent.cli.options import Commands, add_config
+from agent.errors import LimpetError
 
 
 def add_parser(sub: Commands) -> None:
@@ -13,12 +15,23 @@ def add_parser(sub: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until told to stop. The status is 0 after a clean stop, also with a lane that hangs."""
+    """Run until told to stop. The status is 0 after a clean stop, also with a lane that hangs.
+
+    An agent that has to start anew leaves that to the service manager (Restart=always), or else does it itself.
+    """
     from agent.app import App
     from agent.notify import Notifier
 
+    managed = "NOTIFY_SOCKET" in os.environ
     app = App(args.config)
-    stuck = app.run(Notifier.from_environment(os.environ, os.getpid()))
+    try:
+        stuck = app.run(Notifier.from_environment(os.environ, os.getpid()))
+    except LimpetError as exc:
+        if not app.reconfiguration.cannot_start(str(exc)):
+            raise
+        stuck = ()
+    if app.again and not managed:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606, our own command line once more
     if stuck:
         os._exit(0)  # a thread that hangs in C would keep the interpreter from ending
     return 0

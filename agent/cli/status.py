@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
 from agent.cli.options import Commands, add_config
 from agent.cli.outbox import stats_words
-from agent.config import load_config
 from agent.control import ask
+from agent.reconfigure import usable_config
 
 
 def add_parser(sub: Commands) -> None:
@@ -20,7 +21,7 @@ def add_parser(sub: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print health, lanes, pipelines and outbox; 1 unless the agent is well."""
-    status = ask(load_config(args.config).paths.socket, "status")
+    status = ask(usable_config(args.config, os.environ).paths.socket, "status")
     if args.json:
         print(json.dumps(status))
     else:
@@ -31,10 +32,20 @@ def run(args: argparse.Namespace) -> int:
 def _lines(status: dict[str, Any]) -> list[str]:
     lines = [f"{status['device']}: {status['health']}, up {status['up_s']:.0f} s, limpet {status['version']}"]
     lines += [f"  ! {reason}" for reason in status["reasons"]]
+    lines += _configuration(status["configuration"])
     lines += ["lanes", *(line for lane in status["lanes"] for line in _lane(lane))]
     lines += ["pipelines", *(line for item in status["pipelines"].items() for line in _pipeline(*item))]
     lines += ["outbox", *(f"  {line}" for line in stats_words(status["outbox"]))]
     return [*lines, "uplink", *_uplink(status["uplink"])]
+
+
+def _configuration(told: dict[str, Any]) -> Iterator[str]:
+    if told["mode"] == "safe":
+        yield "  configuration: safe mode, see above; `limpet check` tells what is wrong"
+    elif told["mode"] == "provisional":
+        yield f"  configuration: on trial, judged within {told['left_s']:.0f} s"
+    if told["layers"]:
+        yield f"  configuration: limpet.toml under {', '.join(told['layers'])} (limpet config show)"
 
 
 def _lane(lane: dict[str, Any]) -> Iterator[str]:

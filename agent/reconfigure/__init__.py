@@ -4,7 +4,8 @@
 layers, a revert), validates the whole that would come of them, puts them on trial and judges them.
 """
 
-from agent.reconfigure.change import Reconfiguration
+from agent.reconfigure.change import Now, Reconfiguration
+from agent.reconfigure.local import usable_config
 from agent.reconfigure.start import Started, start
 
-__all__ = ["Reconfiguration", "Started", "start"]
+__all__ = ["Now", "Reconfiguration", "Started", "start", "usable_config"]

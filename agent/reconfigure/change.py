@@ -130,6 +130,14 @@ class Reconfiguration:
                     self._fleet_look_s = now_s
                     self._notice_fleet()
 
+    def cannot_start(self, why: str) -> bool:
+        """The start failed: whether that was a change on trial, which is then taken back; the agent starts anew."""
+        with self._lock:
+            if self._started.trial is None or self._record.provisional is None:
+                return False
+            self._take_back("ROLLED_BACK", f"the agent does not start with it: {why}")
+        return True
+
     def _judge(self, change: Provisional, now: Now, now_s: float) -> None:
         lack = change.baseline.lacks(now.health, now.running, connected=now.connected)
         self._well_since_s = None if lack else self._well_since_s or now_s

@@ -30,6 +30,11 @@ class Local:
     """Why it is not limpet.toml as it stands, and what it is instead; empty when all is well."""
 
 
+def usable_config(path: Path, environ: Mapping[str, str]) -> Config:
+    """The local configuration that an agent started now would run with, less layers. Raises ConfigError."""
+    return make_config(read_local(path, environ).tables, path)
+
+
 def read_local(path: Path, environ: Mapping[str, str]) -> Local:
     """The local layer. Raises ConfigError when there is none that can be used."""
     try:

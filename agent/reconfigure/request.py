@@ -12,7 +12,7 @@ from agent.strict import Range, build
 class SetConfigArgs:
     """The arguments of set-config."""
 
-    settings: dict[str, Any] = field(default_factory=dict)
+    set_: dict[str, Any] = field(default_factory=dict)
     """Tables as in limpet.toml, and [pipelines.<name>]; laid over what set-config changed before."""
     unset: Annotated[tuple[Annotated[str, Range(1, 400)], ...], Range(0, 256)] = ()
     """Keys or tables, such as "log.level" or "pipelines.door", that set-config shall no longer change. "*": all."""
@@ -22,8 +22,8 @@ class SetConfigArgs:
     """Only validate."""
 
     def __post_init__(self) -> None:
-        if not self.settings and not self.unset:
-            raise ValueError("nothing is asked for: give 'settings', 'unset' or both")
+        if not self.set_ and not self.unset:
+            raise ValueError("nothing is asked for: give 'set', 'unset' or both")
 
 
 def parse(args: Mapping[str, Any]) -> SetConfigArgs:
@@ -39,7 +39,7 @@ def changed(settings: Mapping[str, Any], args: SetConfigArgs) -> dict[str, Any]:
     made = dict(settings)
     for key in args.unset:
         made = {} if key == "*" else _without(made, key, key)
-    return merged(made, args.settings)
+    return merged(made, {key: value for key, value in args.set_.items() if key != "schema"})
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

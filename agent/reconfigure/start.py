@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.config import make_config, read_tables
 from agent.errors import ConfigError
 from agent.layerfiles import LayerFiles, folder_of
 from agent.layers.allowed import Layer
@@ -58,6 +59,22 @@ def start(path: Path, environ: Mapping[str, str], now_wall_s: float) -> Started:
     if not plain.config.remote.enabled:
         return made
     return _with_remote(made, _Memory(files, digest, now_wall_s), alarms)
+
+
+def standing(path: Path) -> tuple[Record, tuple[Layer, ...], dict[str, str]]:
+    """What lies on the disk, for people: the record, the committed layers that fit, and what is wrong. Changes nothing.
+
+    Raises ConfigError when limpet.toml cannot be used as it stands.
+    """
+    local = read_tables(path)
+    config = make_config(local, path)
+    try:
+        record = LayerFiles(folder_of(config)).read()
+    except ConfigError as exc:
+        return Record(), (), {"remote settings": str(exc)}
+    layers = record.committed.layers if config.remote.enabled else ()
+    fitting, left_out = _fitting(path, local, layers)
+    return record, fitting, {f"layer {name}": why for name, why in left_out.items()}
 
 
 def digest_of(tables: Merged) -> str:
@@ -131,7 +148,9 @@ def _with_remote(made: Started, memory: _Memory, alarms: dict[str, str]) -> Star
     if tried is None:
         trial = None
         layers, left_out = _fitting(made.path, made.local, memory.record.committed.layers)
-        memory.problem = "\n".join(filter(None, (memory.problem, *left_out)))
+        memory.problem = "\n".join(
+            [*filter(None, [memory.problem]), *(f"layer {name} is left out: {why}" for name, why in left_out.items())]
+        )
         tried = effective(made.path, made.local, layers)
     if memory.problem:
         alarms = {**alarms, "remote-configuration": memory.problem}
@@ -140,15 +159,15 @@ def _with_remote(made: Started, memory: _Memory, alarms: dict[str, str]) -> Star
     )
 
 
-def _fitting(path: Path, local: Merged, layers: tuple[Layer, ...]) -> tuple[tuple[Layer, ...], list[str]]:
+def _fitting(path: Path, local: Merged, layers: tuple[Layer, ...]) -> tuple[tuple[Layer, ...], dict[str, str]]:
     """The layers that can be laid over limpet.toml, and why the others cannot."""
     kept: tuple[Layer, ...] = ()
-    left_out: list[str] = []
+    left_out: dict[str, str] = {}
     for layer in layers:
         try:
             lay(path, local, (*kept, layer))
         except ConfigError as exc:
-            left_out.append(f"{layer} is left out: {exc}")
+            left_out[layer.name] = str(exc)
         else:
             kept = (*kept, layer)
     return kept, left_out
