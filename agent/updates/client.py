@@ -150,6 +150,8 @@ class Repository:
     def refresh(self) -> None:
         """Fetch and prove the newest metadata. Raises UpdateError; what was proved before stays."""
         with translated(self._base_url):
+            if self._floor:
+                self._floor.keep()
             updater = HardenedUpdater(
                 self._folder, f"{self._base_url}/metadata", self._root, self._fetcher,
                 self._floor.now_s if self._floor else None, f"{self._base_url}/targets",

@@ -18,8 +18,8 @@ from agent.durable import read_limited, write_durably
 
 log = logging.getLogger(__name__)
 
-RELEASED_S: Final = 1_795_132_800.0
-"""2026-11-20 UTC: no release of this code is older. Raised with every release."""
+RELEASED_S: Final = 1_793_491_200.0
+"""2026-11-01 UTC: no release of this code is older. Raised with every release."""
 YEAR_S: Final = 365.25 * 86400
 HOUR_S: Final = 3600.0
 TIMESYNC_CLOCK: Final = Path("/var/lib/systemd/timesync/clock")
