@@ -85,8 +85,8 @@ def _burn(terms: Terms, book: Book) -> int:
     drop_token(terms.updates.token)
     folder = terms.updates.folder
     state = burn(folder, book, agent=runs_trial(read_state(folder)))
-    if state.damaged:
-        print(f"limpet update: {state.damaged}", file=sys.stderr)
+    if state.alarm:
+        print(f"limpet update: {state.alarm}", file=sys.stderr)
     write_token(terms.updates.token, state.generation)
     follow(folder, book)
     return 0

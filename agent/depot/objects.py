@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from agent.depot.places import AGENT, PACKAGE_FILE
-from agent.depot.record import Pick
+from agent.depot.record import ModelState, Pick
 from agent.depot.state import read_state
 from agent.durable import sync_folder, write_durably
 from agent.errors import UpdateError
@@ -94,7 +94,8 @@ def present(folder: Path, name: str) -> Iterator[tuple[Path, str, str]]:
 def collect(folder: Path) -> tuple[Path, ...]:
     """Remove what the record on the disk no longer names, and what earlier removals left; the folders that went.
 
-    Nothing while the record is damaged: what it forgot may be the last good one. Raises UpdateError.
+    Nothing while the record is damaged, and nothing of a model that it does not know: what was forgotten may be good.
+    Raises UpdateError.
     """
     state = read_state(folder)
     if state.damaged:
@@ -103,9 +104,10 @@ def collect(folder: Path) -> tuple[Path, ...]:
     try:
         sync_folder(folder)  # the record that we read is the one that a power cut would leave
         for name in _shelves(folder):
+            known = state.model(name) != ModelState()
             kept = {folder_of(folder, name, pick) for pick in state.model(name).kept}
             for path, _, _ in present(folder, name):
-                if path not in kept:
+                if known and path not in kept:
                     _away(folder, path)
                     gone.append(path)
         _sweep(folder)

@@ -114,6 +114,11 @@ class State:
     repaired: str = ""
     """What was wrong before this generation was written over it; gone with the next change."""
 
+    @property
+    def alarm(self) -> str:
+        """What people should hear about: damage that is there, or was there until the last change. Empty: nothing."""
+        return self.damaged or self.repaired
+
     def model(self, name: str) -> ModelState:
         """Of the model `name`, or of the agent for `AGENT`; a name that the record does not know is the factory's."""
         return self.agent if name == AGENT else self.models.get(name, ModelState())

@@ -155,11 +155,12 @@ class Writer:
 def burn_all(folder: Path, *, agent: bool = False) -> State:
     """Take a try off everything on probation, before the agent starts; the record as it is afterwards.
 
-    `agent`: see `State.burn`. When nothing is on probation, nothing is written. Raises UpdateError.
+    `agent`: see `State.burn`. Nothing is written when nothing is on probation and nothing is to be repaired.
+    Raises UpdateError.
     """
     with Writer(folder) as writer:
         burnt = writer.state.burn(agent=agent)
-        return writer.state if burnt == writer.state else writer.save(burnt)
+        return writer.state if burnt == writer.state and not burnt.damaged else writer.save(burnt)
 
 
 def high_water(folder: Path) -> int:
