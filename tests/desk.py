@@ -106,6 +106,7 @@ class Bench:
             self.port, holders, self.table, self.clock, self.alarms.__setitem__, f"boot-{self.boots}", ""
         )
         desk = Desk(self.config, Device(SITE, DEVICE, self.config.audience), outside)
+        self.before = self.port._connection
         self.port.connected()
         with patch.object(desk_module, "IDLE_S", 0.02), patch.object(desk_module, "BUSY_S", 0.02), running(desk.run):
             assert until(lambda: desk._journal is not None)

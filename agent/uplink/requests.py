@@ -17,8 +17,9 @@ from agent.envelope import MessageType
 
 UNANSWERED: Final = 16
 """Requests that may be under way from the broker without an acknowledgement (MQTT 5, Receive Maximum)."""
-WAITING: Final = 64
-"""Requests that may wait here; more are neither kept nor acknowledged, and come again with the next connection."""
+WAITING: Final = 256
+"""Requests that may wait here; more are neither kept nor acknowledged, and come again with the next connection. More
+than `UNANSWERED`, because brokers were seen to overstep that (mosquitto 2.0.11), and MQTT 3.1.1 has no such limit."""
 PACKET_BYTES: Final = 16 * 1024
 """Largest packet the broker may send (MQTT 5, Maximum Packet Size): a request of 8 KiB with its topic fits."""
 ONCE: Final = 64
