@@ -115,6 +115,7 @@ class Writer:
         data = encode(following)
         try:
             self._keep_damaged()
+            self._catch_up()
             write_durably(self.folder / BACKUP, data, 0o644)
             write_durably(self.folder / RECORD, data, 0o644)
         except OSError as exc:
@@ -137,6 +138,12 @@ class Writer:
         for name in (RECORD, BACKUP):
             if _read(self.folder / name)[1]:
                 (self.folder / name).rename(self.folder / f"{name}.damaged")
+
+    def _catch_up(self) -> None:
+        """A kill left the record one behind its backup: a second one must not leave it two behind, like an old copy."""
+        record, _ = _read(self.folder / RECORD)
+        if record is not None and record.generation < self.state.generation:
+            write_durably(self.folder / RECORD, encode(self.state), 0o644)
 
     def _wait(self) -> None:
         until_s = time.monotonic() + self._wait_s
