@@ -202,6 +202,27 @@ def test_a_rollback_of_the_repository_is_refused_after_a_restart(site):
     assert site.refused().reason == "REJECTED_ROLLBACK_ATTACK"
 
 
+def test_b3_metadata_is_on_the_disk_before_it_counts(site, monkeypatch):
+    """Each file is flushed, then named, then its folder is flushed: a power cut never brings an older state back."""
+    steps = []
+    fsync, rename = os.fsync, os.rename
+
+    def noted_fsync(handle):
+        fsync(handle)
+        steps.append(("flushed", Path(f"/proc/self/fd/{handle}").readlink().name))
+
+    def noted_rename(old, new):
+        rename(old, new)
+        steps.append(("named", Path(new).name))
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    site.read()
+    for name, folder in (("1.root.json", "root_history"), ("timestamp.json", "metadata"), ("targets.json", "metadata")):
+        place = steps.index(("named", name))
+        assert steps[place - 1 : place + 2] == [("flushed", f"{name}.new"), ("named", name), ("flushed", folder)]
+
+
 def test_another_repository_is_not_believed(site):
     """Well signed, by other keys."""
     site.tuf.rekey("timestamp", [77])

@@ -16,6 +16,8 @@ class UpdatesConfig:
     """Base URL of the repository; below it lie metadata/, targets/ and blobs/. Empty: only `limpet update --from`."""
     root: Path | None = None
     """The trust anchor: root.json as the repository's owner gave it to you. Without it nothing is installed."""
+    ca: Path | None = None
+    """Certificates (PEM) that the repository's own is checked against, instead of the system's."""
     folder: Path = Path("/var/lib/limpet-models")
     """Model store and state record; the updater's user writes it, the agent reads it."""
     spool: Path = Path("/run/limpet-update")

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 from tuf.api import exceptions
-from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
+from tuf.api.metadata import TargetFile
 from tuf.ngclient.updater import Updater
 
 from agent.durable import locked, read_limited, sync_folder, write_durably

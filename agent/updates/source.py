@@ -58,7 +58,7 @@ def opened(config: UpdatesConfig, place: Path | None = None) -> Iterator[Signed]
     if not config.repository:
         words = "no repository is configured: set [updates] repository, or take one along: limpet update --from"
         raise UpdateError(words, "REJECTED_UNSUPPORTED")
-    fetcher = WebFetcher(limits)
+    fetcher = WebFetcher(limits, ca=config.ca)
     try:
         yield from _held(config, config.repository, root, fetcher)
     finally:
