@@ -31,7 +31,8 @@ mount -t overlay overlay -o lowerdir=/,upperdir="$1/up",workdir="$1/work" "$1/ro
 rm -rf "$1"/root/etc/systemd/system/*.wants "$1"/root/etc/limpet "$1"/root/opt/limpet
 : >"$1/root/etc/machine-id"
 "$2/tools/install.sh" --root "$1/root" --no-deps
-mkdir -p "$1/root/opt/packages" "$1/root/opt/checkout"
+mkdir -p "$1/root/opt/packages" "$1/root/opt/checkout" "$1/root/etc/systemd/system.conf.d"
+printf '[Manager]\nDefaultEnvironment=PYTHONPATH=/opt/packages\n' >"$1/root/etc/systemd/system.conf.d/packages.conf"
 cd "$2" && cp -a agent pipelines models systemd tools docs pyproject.toml README.md LICENSE "$1/root/opt/checkout/"
 exec systemd-nspawn -q -D "$1/root" -b --register=no --keep-unit --private-network \\
     --bind-ro="$3:/opt/packages" systemd.unit=multi-user.target
@@ -54,13 +55,21 @@ class Machine:
         assert not check or done.returncode == 0, f"{line}: {done.returncode}\n{done.stdout}\n{self.journal()}"
         return done.stdout.strip()
 
-    def show(self, name):
-        """One property of limpet.service."""
-        return self.run(f"systemctl show -P {name} limpet.service")
+    def show(self, name, unit="limpet.service"):
+        """One property of a unit."""
+        return self.run(f"systemctl show -P {name} {unit}")
 
     def journal(self):
-        """The last lines of the service."""
-        return self.run("journalctl -u limpet -o cat --no-pager | tail -40", check=False)
+        """The last lines of our units."""
+        return self.run("journalctl -u 'limpet*' -o cat --no-pager | tail -60", check=False)
+
+    def until(self, line, value, timeout_s=30.0):
+        """Wait until a shell line prints `value`; returns the seconds that took."""
+        begin_s = time.monotonic()
+        while (said := self.run(line, check=False)) != value:
+            assert time.monotonic() - begin_s < timeout_s, f"{line}: {said!r}, not {value!r}\n{self.journal()}"
+            time.sleep(0.1)
+        return time.monotonic() - begin_s
 
     def wait(self, name, value, timeout_s=20.0):
         """Wait until a property has a value; returns the seconds that took."""

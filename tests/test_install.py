@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+UNITS = sorted(
+    path.name for path in (ROOT / "systemd").iterdir() if path.suffix in (".service", ".path", ".timer")
+)  # fmt: skip
 
 
 def install(root, *words, checkout=ROOT, check=True):
@@ -50,21 +53,24 @@ def mode(path):
     return stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid
 
 
-def group_number(image):
-    """The number that the image gave to the group limpet."""
-    line = next(line for line in (image / "etc/group").read_text().splitlines() if line.startswith("limpet:"))
+def number(image, name, file="group"):
+    """The number that the image gave to a group, or to a user with file="passwd"."""
+    line = next(line for line in (image / "etc" / file).read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split(":")[2])
 
 
 def test_everything_lies_where_it_belongs(image, checkout):
     """Program, units, configuration, with the owners and modes that keep each from the others."""
-    limpet = group_number(image)
+    limpet, updater = number(image, "limpet"), number(image, "limpet-update", "passwd")
     assert mode(image / "etc/limpet") == (0o750, 0, limpet)
     assert mode(image / "etc/limpet/limpet.toml") == (0o640, 0, limpet)
     assert mode(image / "etc/credstore") == (0o700, 0, 0)
-    assert mode(image / "etc/systemd/system/limpet.service") == (0o644, 0, 0)
-    assert "limpet" in (image / "etc/passwd").read_text()
+    assert mode(image / "var/lib/limpet-models") == (0o750, updater, limpet)
+    for unit in UNITS:
+        assert mode(image / "etc/systemd/system" / unit) == (0o644, 0, 0)
     release = image / "opt/limpet" / (image / "opt/limpet/current").readlink()
+    assert (image / "opt/limpet/good").readlink() == (image / "opt/limpet/current").readlink()
+    assert {path.name for path in (release / "share/limpet/systemd").iterdir()} >= set(UNITS)
     assert (release / "bin/python").exists()
     site = next(release.glob("lib/python3.*/site-packages"))
     assert (site / "agent/__main__.py").read_bytes() == (checkout / "agent/__main__.py").read_bytes()
@@ -111,7 +117,24 @@ def test_an_upgrade_keeps_one_release_to_go_back_to(image, checkout):
         seen.append((image / "opt/limpet/current").readlink().name)
     assert len(set(seen)) == 3
     assert {path.name for path in (image / "opt/limpet/releases").iterdir()} == set(seen[1:])
+    links = {name: (image / "opt/limpet" / name).readlink().name for name in ("current", "good", "previous")}
+    assert links == {"current": seen[2], "good": seen[2], "previous": seen[1]}
     assert (image / "opt/limpet/share/limpet/models").is_dir()
+
+
+def test_the_installer_ends_a_trial(image, checkout):
+    """What the operator installs by hand is current and good at once, and runs under its own unit."""
+    opt, dropin = image / "opt/limpet", image / "etc/systemd/system/limpet.service.d/zz-limpet-trial.conf"
+    trial = opt / "releases" / "9.9.9-0123456789ab"
+    shutil.copytree(opt / "releases" / (opt / "good").readlink().name, trial, symlinks=True)
+    (opt / "current").unlink()
+    (opt / "current").symlink_to("releases/9.9.9-0123456789ab")
+    dropin.parent.mkdir()
+    dropin.write_text("[Service]\nRestart=always\n")
+    install(image, "--no-deps", checkout=checkout)
+    assert (opt / "current").readlink() == (opt / "good").readlink()
+    assert not dropin.exists()
+    assert not trial.exists()
 
 
 def test_a_broken_build_is_built_again(image, checkout):
@@ -130,7 +153,7 @@ def test_uninstall_keeps_state_and_configuration_unless_told(image):
     (image / "etc/credstore/limpet.signing.key").write_text("key")
     assert "kept" in install(image, "--uninstall").stdout
     assert not (image / "opt/limpet").exists()
-    assert not (image / "etc/systemd/system/limpet.service").exists()
+    assert not list((image / "etc/systemd/system").glob("limpet*"))
     assert (image / "etc/limpet/limpet.toml").exists()
     install(image, "--uninstall", "--purge")
     for path in ("etc/limpet", "var/lib/limpet", "etc/credstore/limpet.signing.key"):

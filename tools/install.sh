@@ -6,10 +6,13 @@
 # Other options: --python PATH (3.11 to 3.14), --no-deps (leave the Python packages out: tests of the layout only).
 #
 #   /opt/limpet/releases/<id>   a virtual environment with the agent, models and docs; root's, never written at run time
-#   /opt/limpet/current         the release in use, switched in one step; the one before it is kept
+#   /opt/limpet/current         the release in use, switched in one step
+#   /opt/limpet/good            the release that was committed last: another one only while a signed update is on probation
+#   /opt/limpet/previous        the one before, kept to go back to
 #   /etc/limpet                 limpet.toml, pipelines/, conf.d/, readers/; never overwritten
 #   /etc/credstore/limpet.*     private keys and passwords, root's alone; systemd hands them to the agent
 #   /var/lib/limpet             what must survive: made by the unit, owned by the user limpet
+#   /var/lib/limpet-models      signed models and releases, owned by the user limpet-update
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -35,8 +38,10 @@ done
 
 live() { [ -z "$root" ] && [ -d /run/systemd/system ]; } # systemd runs on this very system
 opt=$root/opt/limpet etc=$root/etc/limpet
-units=(limpet.service:etc/systemd/system/limpet.service limpet.sysusers:etc/sysusers.d/limpet.conf
-    limpet.tmpfiles:etc/tmpfiles.d/limpet.conf)
+units=(limpet.sysusers:etc/sysusers.d/limpet.conf limpet.tmpfiles:etc/tmpfiles.d/limpet.conf)
+for unit in "$here"/systemd/limpet*.{service,path,timer}; do
+    units+=("${unit##*/}:etc/systemd/system/${unit##*/}")
+done
 
 find_python() { # one that the service's user may reach: not in a home folder, which ProtectHome hides
     local candidate real
@@ -53,7 +58,7 @@ sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 14) and sys.maxsize > 2**32
 }
 
 release_id() { # the same sources, lock and Python give the same release
-    (cd "$here" && find agent pipelines models docs tools/locks/device.txt -type f ! -name '*.pyc' -print0 2>/dev/null |
+    (cd "$here" && find agent pipelines models docs systemd tools/locks/device.txt -type f ! -name '*.pyc' -print0 2>/dev/null |
         LC_ALL=C sort -z | xargs -0 sha256sum; "$1" --version; echo "$deps") | sha256sum | cut -c1-12
 }
 
@@ -81,6 +86,7 @@ build_release() { # build_release FOLDER PYTHON
     "$1/bin/python" -m compileall -q "$site/agent" "$site/pipelines"
     copy "$here/models" "$1/share/limpet/models"
     copy "$here/docs" "$1/share/limpet/docs"
+    copy "$here/systemd" "$1/share/limpet/systemd" # a way back to this release installs them again
     mkdir -p "$1/share/limpet/pipelines"
     install -m 0644 "$here"/pipelines/*.toml "$1/share/limpet/pipelines"
     install -m 0644 "$here/LICENSE" "$1/share/limpet/LICENSE"
@@ -96,21 +102,29 @@ put_files() {
     install -d -m 0755 "$root/usr/local/bin"
     install -m 0755 "$here/systemd/limpet.sh" "$root/usr/local/bin/limpet"
     systemd-sysusers ${root:+--root="$root"} "$root/etc/sysusers.d/limpet.conf" ||
-        fail "the user limpet could not be made: see above"
+        fail "the users limpet and limpet-update could not be made: see above"
     mkdir -p "$etc"
     if [ ! -e "$etc/limpet.toml" ]; then install -m 0640 "$here/systemd/limpet.toml" "$etc/limpet.toml"; fi
     systemd-tmpfiles ${root:+--root="$root"} --create "$root/etc/tmpfiles.d/limpet.conf" ||
         fail "the folders of /etc/limpet could not be made: see above"
 }
 
-switch_to() { # the old release stays for one step back; older ones go
+point() { # point LINK RELEASE: in one step
+    ln -sfn "$2" "$opt/$1.new"
+    mv -T "$opt/$1.new" "$opt/$1"
+}
+
+switch_to() { # the release that was good stays for one step back; older ones go
     local previous old
-    previous=$(readlink "$opt/current" 2>/dev/null || true)
-    ln -sfn "releases/$1" "$opt/current.new"
-    mv -T "$opt/current.new" "$opt/current"
+    previous=$(readlink "$opt/good" 2>/dev/null || readlink "$opt/current" 2>/dev/null || true)
+    sync # all of it must be there before anything points to it
+    if [ -n "$previous" ] && [ "$previous" != "releases/$1" ]; then point previous "$previous"; fi
+    point good "releases/$1"
+    point current "releases/$1"
     ln -sfn current/share "$opt/share"
+    rm -f "$root/etc/systemd/system/limpet.service.d/zz-limpet-trial.conf" # a trial ends here
     for old in "$opt"/releases/*; do
-        case releases/${old##*/} in "releases/$1" | "$previous") ;; *) rm -rf "$old" ;; esac
+        case releases/${old##*/} in "releases/$1" | "$(readlink "$opt/previous")") ;; *) rm -rf "$old" ;; esac
     done
 }
 
@@ -127,12 +141,16 @@ install_all() {
     fi
     units_before=$(unit_sum)
     put_files
-    if [ "$(readlink "$opt/current" 2>/dev/null)" != "releases/$id" ]; then
+    if [ "$(readlink "$opt/current" 2>/dev/null)$(readlink "$opt/good" 2>/dev/null)" != "releases/${id}releases/$id" ]; then
         switch_to "$id"
         units_before=other
     fi
     if live; then
         systemctl daemon-reload
+        if systemctl --quiet is-enabled limpet.service 2>/dev/null; then # units that are new since it was enabled
+            systemctl --quiet reenable limpet.service
+            systemctl try-restart limpet-update.path limpet-update.timer limpet-switch.path
+        fi
         if [ "$(unit_sum)" != "$units_before" ] && systemctl --quiet is-active limpet.service; then
             systemctl restart limpet.service
             say "restarted limpet.service"
@@ -157,13 +175,18 @@ next_steps() {
 
 uninstall_all() {
     local pair
-    if live; then systemctl disable --now limpet.service 2>/dev/null || true; fi
+    if live; then
+        for pair in "${units[@]##*/}"; do
+            case $pair in limpet*.path | limpet*.timer | limpet*.service) systemctl disable --now "$pair" 2>/dev/null || true ;; esac
+        done
+    fi
     for pair in "${units[@]}"; do rm -f "$root/${pair#*:}"; done
     rm -rf "$opt" "$root/usr/local/bin/limpet"
     if live; then systemctl daemon-reload; fi
     if [ "$purge" = yes ]; then
-        rm -rf "$etc" "$root/var/lib/limpet" "$root/etc/systemd/system/limpet.service.d" "$root"/etc/credstore/limpet.*
-        say "removed program, units, configuration, keys and state; the user limpet stays, so that its number is not reused"
+        rm -rf "$etc" "$root/var/lib/limpet" "$root/var/lib/limpet-models" "$root/var/lib/limpet-switch" "$root/etc/systemd/system/limpet.service.d" "$root"/etc/credstore/limpet.*
+        say "removed program, units, configuration, keys and state; the users limpet and limpet-update stay, so that their" \
+            "numbers are not reused"
     else
         say "removed program and units; kept $etc and $root/var/lib/limpet (remove them with --purge)"
     fi

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import cast
 
 from agent import __version__
-from agent.config import load_config
 from agent.durable import locked, read_limited
 from agent.errors import ConfigError, LimpetError, UpdateError
 from agent.package import version_order
@@ -24,6 +23,7 @@ from agent.release import environment, proof
 from agent.release.place import Place
 from agent.release.units import Systemd, install, wanted
 from agent.release.wish import ANSWER, WISH, Answer, Wish, answer, take
+from agent.updates.terms import read_terms
 
 log = logging.getLogger("agent.release.switch")
 
@@ -71,6 +71,9 @@ class Switch:
         except UpdateError as exc:
             log.error("switch wish=%s release=%s refused=%s text=%r", wish.do, wish.release, exc.reason, str(exc))
             return Answer(wish, cast("Reason", exc.reason), str(exc)[:2000])
+        except ConfigError as exc:
+            log.error("switch wish=%s release=%s refused text=%r", wish.do, wish.release, str(exc))
+            return Answer(wish, "FAILED", str(exc)[:2000])
         except OSError as exc:
             log.error("switch wish=%s release=%s error=%r", wish.do, wish.release, str(exc))
             return Answer(wish, "NO_SPACE" if exc.errno in (28, 122) else "FAILED", str(exc)[:2000])
@@ -91,7 +94,7 @@ class Switch:
         self.systemd.restart_agent()
 
     def _make(self, wish: Wish) -> None:
-        updates = load_config(self.config).updates
+        updates = read_terms(self.config).updates
         if updates.root is None:
             words = f"{self.config}: [updates] root names no trust anchor"
             raise UpdateError(f"{words}: nothing can be proved", "VERIFY_FAILED")
@@ -148,7 +151,7 @@ def main() -> int:
             switch.run(take(WISH))
     except (LimpetError, OSError) as exc:
         log.error("switch failed: %s", exc)
-        return 2 if isinstance(exc, ConfigError) else 1
+        return 1
     return 0
 
 
