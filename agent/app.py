@@ -39,6 +39,7 @@ from agent.notify import Notifier
 from agent.pipeline import Pipeline, config_digest
 from agent.process import costs
 from agent.reconfigure import Now, Reconfiguration, start
+from agent.release.standing import Watcher
 from agent.report import Report, running
 from agent.settings.capture import SourceConfig
 from agent.shelf import Shelf
@@ -77,6 +78,9 @@ class App:
         self._meters.watch_numbers("process", "The agent's process, since the start.", costs)
         self._alarms: dict[str, str] = {}
         self._uplink: Uplink | None = None
+        self._release = Watcher(
+            self.config.updates, self.config.store.folder.with_name("connected"), self._clock.mono_s
+        )
         self._shelf = Shelf(self.config.models, self.config.cache, self._clock)
         self._leave = threading.Event()
         self.again = ""
@@ -244,6 +248,7 @@ class App:
                 notifier.watchdog()
                 fed_s = now_s
             self.reconfiguration.look(Now(health, running(states, made), self._connected()))
+            self._release.turn(health, self._connected())
             self._leave.wait(TURN_S)
 
     def _connected(self) -> bool:

@@ -8,13 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from agent.depot import AGENT, Bad, ModelState, Pick, Trial, folder_of
+from agent.depot import AGENT, Bad, ModelState, Pick, Trial, Writer, folder_of, read_state
 from agent.errors import UpdateError
+from agent.health import Health
+from agent.release.follow import follow, runs_trial
 from agent.release.place import Place, own_release, release_id
 from agent.release.proof import prove
+from agent.release.standing import Standing, Watcher
 from agent.release.units import DROP_IN, install, wanted
 from agent.release.wheels import needed
 from agent.release.wish import Answer, Wish, answer, leave, next_wish, read_answer, take
+from agent.settings.updates import UpdatesConfig
+from agent.updates.jobs import Book, Job, waiting
+from agent.updates.verdicts import judge
 from tests.releases import Shop, fetched
 
 SHA = "ab" * 32
@@ -317,3 +323,123 @@ def test_root_remembers_what_it_accepted(shop, depot, tmp_path):
     with pytest.raises(UpdateError) as caught:
         proved(shop, old, tmp_path)
     assert caught.value.reason == "REJECTED_ROLLBACK_ATTACK"
+
+
+OK, BAD = Health("ok"), Health("unhealthy", ("lane store is stuck",))
+
+
+def test_a_release_stays_when_it_ran_well_for_long_enough():
+    """Without a break, and whether or not there is a broker if its elder had none either."""
+    standing = Standing(60.0, 600.0, needs_uplink=False, start_s=0.0)
+    assert standing.verdict(1.0, OK, connected=False) is None
+    assert standing.verdict(50.0, BAD, connected=False) is None
+    assert standing.verdict(59.0, OK, connected=False) is None
+    assert standing.verdict(118.0, OK, connected=False) is None
+    unplugged = Health("degraded", ("source camera: unplugged",))
+    assert standing.verdict(119.0, unplugged, connected=False).decision == "commit"
+
+
+def test_a_release_that_loses_the_broker_goes_back():
+    """Offline is healthy, but a release that nobody can reach could never be mended from afar."""
+    standing = Standing(60.0, 600.0, needs_uplink=True, start_s=0.0)
+    assert standing.verdict(1.0, OK, connected=False) is None
+    assert standing.verdict(100.0, OK, connected=False) is None
+    verdict = standing.verdict(600.0, OK, connected=False)
+    assert (verdict.decision, verdict.reason) == ("roll_back", "PROBATION_FAILED")
+    assert "broker" in verdict.text
+    late = Standing(60.0, 600.0, needs_uplink=True, start_s=0.0)
+    assert late.verdict(590.0, OK, connected=True) is None
+    assert late.verdict(650.0, OK, connected=True).decision == "commit"
+
+
+class Ticking:
+    """A clock that is set by hand."""
+
+    now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+
+def watched(tmp_path, release=NEW, **settings):
+    """A watcher of `release` with its clock."""
+    config = UpdatesConfig(folder=tmp_path / "depot", spool=tmp_path / "spool", release_probation_s=60.0, **settings)
+    clock = Ticking()
+    return Watcher(config, tmp_path / "connected", clock, release), clock
+
+
+@pytest.fixture
+def trial_record(tmp_path):
+    """A depot whose record has 0.2.0 on trial, and an empty spool."""
+    for name in ("depot", "spool"):
+        (tmp_path / name).mkdir()
+    with Writer(tmp_path / "depot") as writer:
+        pick = Pick("0.2.0", SHA)
+        writer.save(writer.state.begin_trial(AGENT, pick, tries=3, mode="live", job="job", now_s=0.0))
+    return tmp_path / "depot"
+
+
+def test_the_verdict_on_a_release_reaches_the_record(tmp_path, trial_record):
+    """It is left in the spool until the record shows that somebody acted on it."""
+    watcher, clock = watched(tmp_path)
+    for clock.now_s in (0.0, 30.0, 60.0, 61.0):
+        watcher.turn(OK, connected=False)
+    [(path, job)] = waiting(tmp_path / "spool")
+    assert (job.do, job.model, job.verdict, job.sha256) == ("verdict", AGENT, "commit", SHA)
+    path.unlink()
+    clock.now_s = 125.0
+    watcher.turn(OK, connected=False)
+    assert [job.verdict for _, job in waiting(tmp_path / "spool")] == ["commit"]
+    judge(trial_record, Book(trial_record), job)
+    assert read_state(trial_record).agent.active == Pick("0.2.0", SHA)
+    path.unlink()
+    clock.now_s = 200.0
+    watcher.turn(OK, connected=False)
+    assert (watcher.trial, list(waiting(tmp_path / "spool"))) == (None, [])
+
+
+def test_only_the_release_on_trial_is_judged(tmp_path, trial_record):
+    """A checkout, and the release before it, say nothing."""
+    for release in ("", OLD):
+        watcher, clock = watched(tmp_path, release)
+        for clock.now_s in (0.0, 100.0):
+            watcher.turn(OK, connected=True)
+        assert watcher.trial is None
+    assert list(waiting(tmp_path / "spool")) == []
+
+
+def test_a_committed_release_remembers_whether_it_reached_its_broker(tmp_path, trial_record):
+    """The next one is measured by that; the one on trial writes nothing."""
+    elder, clock = watched(tmp_path, OLD)
+    elder.turn(OK, connected=True)
+    assert (tmp_path / "connected").read_text() == "yes"
+    clock.now_s = 30.0
+    elder.turn(OK, connected=False)
+    assert (tmp_path / "connected").read_text() == "yes"  # at most once a minute
+    younger, clock = watched(tmp_path, NEW, release_deadline_s=100.0)
+    for clock.now_s in (0.0, 100.0):
+        younger.turn(OK, connected=False)
+    assert [job.verdict for _, job in waiting(tmp_path / "spool")] == ["roll_back"]
+    assert (tmp_path / "connected").read_text() == "yes"
+
+
+def test_what_root_refused_ends_as_bad_and_is_not_wished_again(tmp_path, trial_record, place):
+    """The record follows root's answer; the job that began it ends with root's words."""
+    book = Book(trial_record)
+    track = book.open(Job("job", "release", AGENT, "0.2.0", SHA))
+    track.move("probation")
+    wish, told = tmp_path / "wish.json", tmp_path / "answer.json"
+    assert follow(trial_record, book, place, wish, told) == TRY
+    assert take(wish) == TRY
+    answer(Answer(TRY, "VERIFY_FAILED", "not signed"), told)
+    assert follow(trial_record, book, place, wish, told) is None
+    assert read_state(trial_record).agent.trial is None
+    assert "not signed" in read_state(trial_record).agent.is_bad(Pick("0.2.0", SHA))
+    assert (book.get("job").status, wish.exists()) == ("failed", False)
+
+
+def test_tries_are_burnt_only_while_the_release_runs(trial_record, place):
+    """An elder that crashes again and again must not use up the tries of the release that would mend it."""
+    assert not runs_trial(read_state(trial_record), place)
+    place.point("current", NEW)
+    assert runs_trial(read_state(trial_record), place)
