@@ -23,7 +23,7 @@ from agent.reconfigure.start import Started
 
 log = logging.getLogger(__name__)
 
-FLEET_S: Final = 5.0
+FLEET_S: Final = 2.0
 """How often the fleet's layers are looked at, seconds; a change counts once two looks in a row saw the same."""
 
 
@@ -105,7 +105,7 @@ class Reconfiguration:
 
     def status(self) -> dict[str, Any]:
         """For `limpet status` and the twin, JSON values."""
-        trial = self._started.trial
+        trial = self._started.trial if self._record.provisional else None
         left_s = max(0.0, trial.deadline_s - (self._clock.mono_s() - self._begin_s)) if trial else 0.0
         return {
             "mode": "safe" if self._started.safe else "provisional" if trial else "normal",
