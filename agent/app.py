@@ -24,8 +24,7 @@ from agent.clock import SystemClock
 from agent.control import ControlServer
 from agent.envelope import Topics
 from agent.envelope.atrest import load_store_key
-from agent.envelope.sealer import PlainSealer, Sealer
-from agent.envelope.setup import batch_zip, make_sealer
+from agent.envelope.setup import batch_zip
 from agent.health import Health, judge
 from agent.inbox import Inbox
 from agent.lanes import CaptureLane, PipelineLane
@@ -33,9 +32,9 @@ from agent.layers.effective import Effective
 from agent.logs import configure as configure_logs
 from agent.meters import Meters, numbers
 from agent.metrics import Registry
-from agent.mqtt import Link
 from agent.mqtt.protect import password
 from agent.notify import Notifier
+from agent.papers import Papers
 from agent.pipeline import Pipeline, config_digest
 from agent.process import costs
 from agent.reconfigure import Now, Reconfiguration, start
@@ -58,6 +57,8 @@ LOOK_DEADLINE_S = 60.0
 """A source or pipeline that says nothing for longer is stuck, seconds."""
 KEEP_DEADLINE_S = 120.0
 """The same for store and uplink: an SD card may stall for long, and a restart would not mend it, seconds."""
+IDENTITY_DEADLINE_S = 600.0
+"""The same for renewing certificates: an EST server may take its time, seconds."""
 
 
 class App:
@@ -77,6 +78,7 @@ class App:
         self._meters = Meters(self._registry)
         self._meters.watch_numbers("process", "The agent's process, since the start.", costs)
         self._alarms: dict[str, str] = {}
+        self._papers = Papers(self.config, self._clock, self._alarm)
         self._uplink: Uplink | None = None
         self._release = Watcher(
             self.config.updates, self.config.store.folder.with_name("connected"), self._clock.mono_s
@@ -157,18 +159,15 @@ class App:
         """Raises ConfigError for keys that cannot be used: an agent that could never publish does not start."""
         config, device = self.config, self.config.device
 
-        def sealer() -> Sealer | PlainSealer:
-            return make_sealer(config.envelope, device.site, device.name)
-
-        sealer()
+        self._papers.sealer()
         topics = Topics(device.site, device.name)
         subject = Subject(topics, report.facets, batch_zip(config.envelope))
         delivered = self._registry.summary(
             "limpet_delivery_seconds", "From the sample to the broker's acknowledgement, live events.", ["stream"]
         )
         uplink = Uplink(
-            config.uplink, subject, store, sealer, self._clock, lambda stream, s: delivered.at(stream).observe(s),
-            open_link=Link,
+            config.uplink, subject, store, self._papers.sealer, self._clock,
+            lambda stream, s: delivered.at(stream).observe(s), open_link=self._papers.open_link,
         )  # fmt: skip
         self._meters.watch_numbers("uplink", "Uplink, since the start.", lambda: numbers(uplink.stats()))
         self._meters.watch_numbers("outbox", "Outbox; bytes unless named otherwise.", lambda: numbers(store.stats()))
@@ -216,10 +215,11 @@ class App:
         self, report: Report, store: Store, uplink: Uplink, supervisors: tuple[Supervisor, ...]
     ) -> Iterator[Lane]:
         def status(_request: Mapping[str, Any]) -> dict[str, Any]:
-            return report.status((s for it in supervisors for s in it.states()), uplink.stats())
+            return report.status((s for it in supervisors for s in it.states()), uplink.stats(), self._papers.status())
 
         control = ControlServer(self.config.paths.socket, {"status": status, **handlers(store)})
         yield Lane("control", control.run)
+        yield Lane("identity", self._papers.renewal.run, IDENTITY_DEADLINE_S)
         if self.config.metrics.listen is not None:
             from agent.exposition import Exposition
 

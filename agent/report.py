@@ -43,7 +43,9 @@ class Report:
             "buffer": {"budget": stats["budget"], "state": stats["state"]},
         }
 
-    def status(self, lanes: Iterable[LaneState], uplink: Mapping[str, Any]) -> dict[str, Any]:
+    def status(
+        self, lanes: Iterable[LaneState], uplink: Mapping[str, Any], identity: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Everything that a person asks first, as JSON values."""
         states = tuple(lanes)
         health = judge(states, {**self.broken, **self.alarms})
@@ -58,6 +60,7 @@ class Report:
             "pipelines": {p.config.name: self._pipeline(p) for p in self.made.pipelines},
             "outbox": self.store.stats(),
             "uplink": dict(uplink),
+            "identity": dict(identity),
         }
 
     def _pipeline(self, pipeline: Pipeline) -> dict[str, Any]:

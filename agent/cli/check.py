@@ -10,9 +10,10 @@ from agent.assembly import assemble
 from agent.cli.options import Commands, add_config
 from agent.clock import SystemClock
 from agent.config import Config, PipelineFile, load_config, load_pipelines, load_sources
-from agent.envelope.setup import batch_zip, make_sealer
+from agent.envelope.setup import batch_zip
 from agent.errors import LimpetError
 from agent.mqtt.protect import context, password
+from agent.papers import Papers, ages
 from agent.settings.uplink import UplinkConfig
 from agent.shelf import Shelf
 
@@ -56,7 +57,7 @@ def look(path: Path) -> Iterator[Checked]:
     yield from _problems("source", bad_sources)
     yield from _pipelines(config, files, tuple(sources))
     yield from _problems("pipeline", bad_files)
-    yield _try("keys", lambda: make_sealer(config.envelope, config.device.site, config.device.name))
+    yield from _identity(config)
     yield _try("compression", lambda: batch_zip(config.envelope))
     yield _try("uplink's files", lambda: _uplink_files(config.uplink))
 
@@ -71,6 +72,18 @@ def _pipelines(config: Config, files: tuple[PipelineFile, ...], sources: tuple[s
     finally:
         shelf.close()
     yield from _problems("pipeline", made.broken)
+
+
+def _identity(config: Config) -> Iterator[Checked]:
+    """Keys, readers and certificates, with their ages."""
+    try:
+        papers = Papers(config, SystemClock(), lambda _name, _text: None)
+        papers.sealer()
+        yield Checked("keys")
+        for name, certificate in papers.status().items():
+            yield Checked(f"{name} certificate {ages(certificate)}", certificate["trouble"])
+    except LimpetError as exc:
+        yield Checked("keys", str(exc))
 
 
 def _uplink_files(config: UplinkConfig) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from agent.cli.options import Commands, add_config
 from agent.cli.outbox import stats_words
 from agent.control import ask
+from agent.papers import ages
 from agent.reconfigure import usable_config
 
 
@@ -36,7 +37,8 @@ def _lines(status: dict[str, Any]) -> list[str]:
     lines += ["lanes", *(line for lane in status["lanes"] for line in _lane(lane))]
     lines += ["pipelines", *(line for item in status["pipelines"].items() for line in _pipeline(*item))]
     lines += ["outbox", *(f"  {line}" for line in stats_words(status["outbox"]))]
-    return [*lines, "uplink", *_uplink(status["uplink"])]
+    lines += ["uplink", *_uplink(status["uplink"])]
+    return [*lines, *(f"  {name} certificate {ages(told)}" for name, told in status["identity"].items())]
 
 
 def _configuration(told: dict[str, Any]) -> Iterator[str]:

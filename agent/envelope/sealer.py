@@ -80,6 +80,11 @@ class Sealer:
         self._envelope: KeyEnvelope | None = None
         self._owner: tuple[int, int] | None = None
 
+    @property
+    def key_id(self) -> bytes:
+        """The id of the key that signs."""
+        return self._identity.signing_key.public.key_id
+
     def current_envelope(self) -> KeyEnvelope:
         """The envelope of the epoch that `seal` will use; a new one when the last is spent.
 

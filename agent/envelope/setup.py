@@ -18,16 +18,30 @@ from agent.settings.envelope import EnvelopeConfig, ReaderConfig
 _ZIPS = {"none": Zip.NONE, "deflate": Zip.DEFLATE_RAW, "zstd": Zip.ZSTD}
 
 
-def make_sealer(config: EnvelopeConfig, site: str, device: str) -> Sealer | PlainSealer:
-    """The sealer of this device. Raises ConfigError for a key that is missing, open to others or of the wrong kind."""
+def make_sealer(config: EnvelopeConfig, site: str, device: str, *, more_readers: bool = False) -> Sealer | PlainSealer:
+    """The sealer of this device. Raises ConfigError for a key that is missing, open to others or of the wrong kind.
+
+    `more_readers`: a signed list brings readers, [envelope] need not name any.
+    """
     if config.mode == "plain":
         return PlainSealer()
-    if config.signing_key is None or not config.readers:
+    if config.signing_key is None or not (config.readers or more_readers):
         raise ConfigError("[envelope] mode 'sealed' needs 'signing_key' and 'readers': see 'limpet keys new'")
+    return Sealer(make_identity(config, site, device), listed_readers(config), max_age_s=config.epoch_s)
+
+
+def make_identity(config: EnvelopeConfig, site: str, device: str) -> DeviceIdentity:
+    """Who signs on this device, with its certificate if there is one. Raises ConfigError."""
+    if config.signing_key is None:
+        raise ConfigError("[envelope] signing_key: a device signs with its own key: see 'limpet keys new'")
     key = SigningKey.load(config.signing_key)
     certificate = _certificate(config.certificate, key) if config.certificate else b""
-    readers = [ReaderPublic.load(path) for path in config.readers]
-    return Sealer(DeviceIdentity(site, device, key, certificate), readers, max_age_s=config.epoch_s)
+    return DeviceIdentity(site, device, key, certificate)
+
+
+def listed_readers(config: EnvelopeConfig) -> tuple[ReaderPublic, ...]:
+    """The readers that limpet.toml names. Raises ConfigError."""
+    return tuple(ReaderPublic.load(path) for path in config.readers)
 
 
 def batch_zip(config: EnvelopeConfig) -> Zip:

@@ -117,8 +117,8 @@ class Slots:
     def promote(self, slot: Slot) -> None:
         """The pair in `slot` has connected: it is the one from now on, the other may be overwritten."""
         with self._held():
-            if self.state().active != slot or self._recorded() != State(slot):
-                self._record(State(slot))
+            self._remove(self._path(_other(slot), "request.csr"))  # or the old pair would look like a newer one
+            self._record(State(slot))
             self._remove(self._path(slot, "request.csr"))
 
     def discard(self, slot: Slot) -> None:

@@ -191,6 +191,7 @@ class Link:
     def leave(self, why: str) -> None:
         """Say goodbye, so that the last will is not sent; `why` is what `trouble` says from then on."""
         if self.connected:
+            self._broken = why
             self._client.disconnect()
             self._pump(read=False, write=self._client.want_write())
         self._broken = self._broken or why

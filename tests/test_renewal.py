@@ -1,0 +1,597 @@
+"""Certificates renew themselves in two slots, and the readers follow the signed lists: old or new, never none."""
+
+import base64
+import contextlib
+import datetime as dt
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from agent.cli.check import look
+from agent.envelope import DeviceIdentity, Opener, ReaderKey, Sealer, SigningKey, Topics, Trust, TrustedDevice
+from agent.envelope.keyfiles import write_public
+from agent.envelope.keys import spki
+from agent.envelope.message import MessageType
+from agent.errors import ConfigError, EnvelopeError, UplinkError
+from agent.identity import NamedCertificate
+from agent.papers.pairs import ALARM, STRIKES, PairedLink, Pairs
+from agent.papers.readers import NO_READERS, REVOKED, UNREADABLE, Readership, WatchedSealer
+from agent.papers.renewal import Renewal
+from agent.settings.envelope import ReaderLimits
+from agent.settings.identity import IdentityConfig
+from tests.agents import running, status
+from tests.broker import mosquitto
+from tests.enrolling import DEVICE, SITE, Device
+from tests.est_server import PEM, Issuer, est_server
+
+DAY_S = 86400.0
+
+
+class Clock:
+    """Monotonic time that moves when told; the wall is the real one, moved on by as much."""
+
+    def __init__(self):
+        self.gone_s = 0.0
+
+    def mono_s(self):
+        return 1000.0 + self.gone_s
+
+    def wall_s(self):
+        return time.time() + self.gone_s
+
+
+class Alarms(dict):
+    """What is alarmed now, and everything that ever was."""
+
+    def __init__(self):
+        super().__init__()
+        self.ever = []
+
+    def __call__(self, name, text):
+        if text is None:
+            self.pop(name, None)
+        else:
+            self[name] = text
+            self.ever.append((name, text))
+
+
+@dataclass
+class Scene:
+    """An enrolled device in this process, its EST server, and the lane's body."""
+
+    device: Device
+    est: object
+    clock: Clock
+    alarms: Alarms
+    renewal: Renewal
+    pairs: Pairs
+
+    @property
+    def watched(self):
+        return self.renewal._watched[0]
+
+    def look(self, after_s=0.0):
+        self.clock.gone_s += after_s
+        self.renewal.look(self.watched)
+        return self.slots.state()
+
+    @property
+    def slots(self):
+        return self.device.slots
+
+    def serial(self, slot):
+        return x509.load_pem_x509_certificate(self.slots.pair(slot).certificate.read_bytes()).serial_number
+
+
+def found(scene):
+    """Which slot is in use and which is to be tried, as the next start finds them."""
+    state = scene.slots.state()
+    return state.active, state.candidate
+
+
+@pytest.fixture
+def scene(tmp_path):
+    with est_server(tmp_path / "est") as est:
+        device = Device(tmp_path, est).write()
+        tls = replace(device.tls)
+        tls.request()
+        under_way = device.slots.request()
+        csr = x509.load_pem_x509_csr(under_way[1])
+        names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        tls.take([est.root.issue(csr.public_key(), csr.subject, names, est.lifetime)], [est.root.certificate])
+        clock, alarms = Clock(), Alarms()
+        config = IdentityConfig(enabled=True, folder=device.identity, est=est.url, est_ca_file=est.anchors)
+        purposes = {"tls": replace(device.tls, now_s=clock.wall_s)}
+        renewal = Renewal(config, device.slots, purposes, clock, alarms)
+        yield Scene(device, est, clock, alarms, renewal, Pairs(device.slots, clock, alarms, bench_s=60))
+
+
+# --- renewing
+
+
+def test_nothing_is_asked_before_two_thirds_of_life(scene):
+    """At 39 of 60 days nothing, at 41 a new key and a candidate; the pair in use is not touched."""
+    old = scene.slots.pair("a")
+    before = old.key.read_bytes(), old.certificate.read_bytes()
+    assert scene.look(39 * DAY_S).candidate is None
+    assert scene.est.log == []
+    assert scene.look(2 * DAY_S).candidate == "b"
+    assert scene.est.operations == ["cacerts", "simplereenroll"]
+    assert (old.key.read_bytes(), old.certificate.read_bytes()) == before
+    assert scene.slots.pair("b").key.read_bytes() != before[0]
+    assert scene.look(DAY_S).candidate == "b", "a second is not asked for while one waits to connect"
+    assert scene.est.operations.count("simplereenroll") == 1
+
+
+def test_the_new_pair_is_in_use_once_it_has_connected(scene):
+    """Until then the old one is; then the old slot is free for the next renewal."""
+    scene.look(41 * DAY_S)
+    chosen = scene.pairs.choose()
+    assert chosen.slot == "b"
+    assert scene.slots.state().active == "a"
+    scene.pairs.connected(chosen)
+    assert found(scene) == ("b", None)
+    assert scene.slots.spare() == "a"
+    assert scene.alarms == {}
+
+
+def test_a_network_that_is_down_is_no_verdict(scene):
+    """Both pairs take turns while nothing connects, and the renewed one is kept."""
+    scene.look(41 * DAY_S)
+    tried = []
+    for _ in range(20):
+        pair = scene.pairs.choose()
+        tried.append(pair.slot)
+        scene.pairs.failed(pair, "no route")
+    assert tried == ["b", "a"] * 10
+    assert scene.slots.state().candidate == "b"
+    assert scene.alarms == {}
+
+
+def test_a_renewed_pair_that_the_broker_refuses_is_given_up_and_another_asked_for(scene):
+    """Three times the old pair connects where the new one did not: alarm, back to the old, and anew after a wait."""
+    scene.look(41 * DAY_S)
+    for _ in range(STRIKES):
+        candidate = scene.pairs.choose()
+        assert candidate.slot == "b"
+        scene.pairs.failed(candidate, "the broker does not trust the authority of our certificate")
+        old = scene.pairs.choose()
+        assert old.slot == "a"
+        scene.pairs.connected(old)
+        assert "does not trust the authority" in scene.alarms[ALARM]
+        assert scene.pairs.choose().slot == "a", "the old one serves for a while"
+        scene.clock.gone_s += 61
+    assert scene.slots.state().candidate is None
+    assert not scene.slots.pair("b").certificate.exists()
+    assert scene.look(60).candidate is None, "not in a loop"
+    assert scene.look(7 * 3600).candidate == "b"
+    scene.pairs.connected(scene.pairs.choose())
+    assert ALARM not in scene.alarms
+
+
+def test_failures_are_retried_ever_more_rarely_and_alarmed_before_the_end(scene):
+    """No alarm for one bad day; then one that names the end and the reason; it goes when the renewal succeeds."""
+    scene.est.tamper = lambda *_: (500, "text/plain", b"database is locked")
+    scene.look(41 * DAY_S)
+    assert scene.alarms == {}
+    for _ in range(200):
+        scene.look(600)
+    attempts = scene.est.operations.count("simplereenroll")
+    assert 5 <= attempts < 60, "it backs off"
+    assert "database is locked" in scene.alarms["tls-certificate"]
+    assert "ends 20" in scene.alarms["tls-certificate"]
+    scene.est.tamper = None
+    for _ in range(40):
+        scene.look(600)
+    assert scene.slots.state().candidate == "b"
+    scene.pairs.connected(scene.pairs.choose())
+    scene.look()
+    assert scene.alarms == {}
+
+
+def test_a_request_that_is_looked_at_by_people_is_asked_again_with_the_same_key(scene):
+    """202 for days: one key, one request, and the certificate in the end."""
+    scene.est.pending, scene.est.retry_after = 3, "3600"
+    for _ in range(5):
+        scene.look(41 * DAY_S if not scene.est.log else 3601)
+    requests = {entry[2] for entry in scene.est.log if entry[0] == "simplereenroll"}
+    assert len(requests) == 1
+    assert scene.slots.state().candidate == "b"
+
+
+def test_after_the_end_it_keeps_trying_and_a_claim_token_helps(scene, monkeypatch):
+    """Expired in an outage: alarm, tries go on; with a claim token the device enrols again, and the token goes."""
+    scene.est.tamper = lambda *_: (403, "text/plain", b"too old")
+    scene.look(61 * DAY_S)
+    assert "ended 20" in scene.alarms["tls-certificate"]
+    assert "too old" in scene.alarms["tls-certificate"]
+    assert scene.pairs.choose().slot == "a", "the old pair stays: it is all there is"
+    scene.device.claim()
+    config = replace(scene.renewal._config, token_file=scene.device.token)
+    monkeypatch.setattr(scene.renewal, "_config", config)
+    refusal = 403, "text/plain", b"too old"
+    scene.est.tamper = lambda chain, _: chain if scene.est.operations[-1] == "simpleenroll" else refusal
+    scene.est.age = dt.timedelta(minutes=5) - dt.timedelta(seconds=scene.clock.gone_s)
+    assert scene.look(7 * 3600).candidate == "b"
+    assert scene.est.operations[-3:] == ["simplereenroll", "cacerts", "simpleenroll"]
+    assert not scene.device.token.exists()
+
+
+def test_without_an_est_server_the_alarm_comes_in_time(scene, tmp_path):
+    """A certificate that is renewed by hand: alarm with a quarter of its life left, with what to do."""
+    config = IdentityConfig(enabled=True, folder=scene.device.identity)
+    named = NamedCertificate(scene.slots.pair("a").certificate)
+    for purpose, words in ((scene.device.tls, "limpet enroll --csr-out"), (named, str(named.path))):
+        clock, alarms = Clock(), Alarms()
+        renewal = Renewal(config, scene.slots, {"tls": purpose}, clock, alarms)
+        clock.gone_s = 44 * DAY_S
+        renewal.look(renewal._watched[0])
+        assert alarms == {}
+        clock.gone_s = 46 * DAY_S
+        renewal.look(renewal._watched[0])
+        assert words in alarms["tls-certificate"]
+
+
+# --- whatever is lost
+
+
+def test_a_lost_or_damaged_record_is_mended_from_the_slots(scene):
+    """state.json missing, empty or torn: the whole pairs are found, the newer one is a candidate."""
+    scene.look(41 * DAY_S)
+    record = scene.device.identity / "state.json"
+    for content in (None, b"", b'{"schema": 1, "active": "a", "can', b'{"schema": 2}', b'{"schema":1,"active":"c"}'):
+        record.unlink(missing_ok=True)
+        if content is not None:
+            record.write_bytes(content)
+        assert found(scene) == ("a", "b")
+    scene.slots.promote("b")
+    record.write_bytes(b"")
+    assert set(found(scene)) == {"a", "b"}, "both are tried"
+
+
+def test_a_damaged_pair_gives_way_to_the_whole_one(scene):
+    """Bit rot in the pair in use, after a renewal: the older pair, still there, is used."""
+    scene.look(41 * DAY_S)
+    scene.slots.promote("b")
+    scene.slots.pair("b").certificate.write_bytes(b"-----BEGIN CERTIFICATE-----\nrot\n-----END CERTIFICATE-----\n")
+    assert scene.slots.state().active == "a"
+
+
+@pytest.mark.parametrize("what", ["open", "gone", "key gone", "mixed"])
+def test_a_pair_that_cannot_be_trusted_is_not_shown_to_anyone(scene, what):
+    """G1: a key open to others, no folder, no key, a key of another pair: no connection, and the reason."""
+    pair = scene.slots.pair("a")
+    if what == "open":
+        pair.key.chmod(0o644)
+    elif what == "gone":
+        scene.device.identity.rename(scene.device.folder / "moved")
+    elif what == "key gone":
+        pair.key.unlink()
+    else:
+        pair.key.write_bytes(scene.slots.pair("a").key.read_bytes().replace(b"M", b"N", 1))
+    with pytest.raises(ConfigError, match="chmod 600" if what == "open" else "limpet enroll"):
+        scene.pairs.choose()
+
+
+# --- a real broker
+
+
+@contextlib.contextmanager
+def _plant(folder, *authorities):
+    """A broker that asks for client certificates and believes `authorities` beside its own."""
+    with mosquitto(folder, running=False) as broker:
+        pems = b"".join(it.certificate.public_bytes(PEM) for it in authorities)
+        (broker.folder / "ca.pem").write_bytes(broker.authority.pem() + pems)
+        broker.start()
+        yield broker
+
+
+def _uplink_table(broker, extra=""):
+    ca = broker.folder / "ca.pem"
+    return (
+        f'[uplink]\nbroker = "mqtts://localhost:{broker.tls_port}"\nca_file = "{ca}"\nreconnect_first_s = 0.05\n'
+        f'reconnect_cap_s = 0.5\n{extra}'
+    )
+
+
+def _revoke(broker, issuer, *serials):
+    """Have the broker refuse certificates by their numbers, from its next start on."""
+    now = dt.datetime.now(dt.UTC)
+
+    def crl(key, name, numbers):
+        builder = x509.CertificateRevocationListBuilder().issuer_name(name)
+        builder = builder.last_update(now - dt.timedelta(hours=1)).next_update(now + dt.timedelta(days=1))
+        for number in numbers:
+            entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now).build()
+            builder = builder.add_revoked_certificate(entry)
+        return builder.sign(key, hashes.SHA256()).public_bytes(PEM)
+
+    authority = broker.authority
+    text = crl(issuer.key, issuer.name, serials) + crl(authority._key, authority.certificate.subject, ())
+    (broker.folder / "crl.pem").write_bytes(text)
+    conf = broker.folder / "mosquitto.conf"
+    lines = conf.read_text().replace("tls_version tlsv1.3", f"tls_version tlsv1.3\ncrlfile {broker.folder}/crl.pem")
+    conf.write_text(lines)
+
+
+def test_a_link_changes_to_the_renewed_pair_and_the_old_one_is_not_used_any_more(scene, tmp_path):
+    """With the real broker: connected with the old, leaves in good order for the new; the broker may now revoke it."""
+    with _plant(tmp_path, scene.est.root) as broker:
+        config = broker.uplink(tls=True, certificate=None, key=None)
+        first = scene.serial("a")
+        with PairedLink(scene.pairs, config, "limpet-device") as link:
+            link.connect()
+            assert link.turn(0.1)
+            scene.est.age = -dt.timedelta(0)
+            scene.look(41 * DAY_S)
+            assert not link.turn(0.1)
+            assert "renewed" in link.trouble
+        # the clock of this test is 41 days ahead of the broker's
+        with PairedLink(scene.pairs, config, "limpet-device") as link:
+            link.connect()
+            assert link.turn(0.1)
+        assert scene.slots.state().active == "b"
+        broker.stop()
+        _revoke(broker, scene.est.root, first)
+        broker.start()
+        with PairedLink(scene.pairs, config, "limpet-device") as link:
+            link.connect()
+        scene.slots.pair("b").certificate.write_bytes(scene.slots.pair("a").certificate.read_bytes())
+        scene.slots.pair("b").key.write_bytes(scene.slots.pair("a").key.read_bytes())
+        with PairedLink(scene.pairs, config, "limpet-device") as link, pytest.raises(UplinkError):
+            link.connect()
+
+
+def test_a_new_authority_that_the_broker_does_not_know_leaves_the_old_pair_in_use(scene, tmp_path):
+    """The broker refuses the renewed certificate: three tries, each followed by the old pair, which connects."""
+    with _plant(tmp_path, scene.est.root) as broker:
+        config = broker.uplink(tls=True, certificate=None, key=None)
+        scene.est.issuer = Issuer("a new authority")
+        scene.renewal._config = replace(scene.renewal._config, authority=tmp_path / "both.pem")
+        both = scene.est.root.certificate.public_bytes(PEM) + scene.est.issuer.certificate.public_bytes(PEM)
+        (tmp_path / "both.pem").write_bytes(both)
+        assert scene.look(41 * DAY_S).candidate == "b"
+        for _ in range(STRIKES):
+            link = PairedLink(scene.pairs, config, "limpet-device")
+            with link, pytest.raises(UplinkError, match="authority"):
+                link.connect()
+            with PairedLink(scene.pairs, config, "limpet-device") as link:
+                link.connect()
+            scene.clock.gone_s += 61
+        assert found(scene) == ("a", None)
+        assert "does not connect" in scene.alarms[ALARM]
+
+
+COUNTING = """
+schema = 1
+name = "count"
+source = "rows"
+[detector]
+step = "streaming_zscore"
+warm_rows = 2
+always = true
+[[rule]]
+kind = "every"
+period_s = 0.05
+"""
+
+
+def test_a_whole_agent_enrols_connects_and_renews_itself(tmp_path):
+    """`limpet enroll` by EST with a claim token, `limpet run`, a renewal while it runs; then the old one is revoked."""
+    with est_server(tmp_path / "est") as est, _plant(tmp_path, est.root) as broker:
+        reader = ReaderKey.generate()
+        write_public(tmp_path / "reader.pub", spki(reader.public.public, pem=True))
+        (tmp_path / "count.toml").write_text(COUNTING)
+        (tmp_path / "rows.csv").write_text("t,x\n" + "".join(f"{i / 100:.2f},{i % 7}\n" for i in range(500)))
+        device = Device(tmp_path, est)
+        device.extra = (
+            _uplink_table(broker) + f'[paths]\nruntime = "{tmp_path}/run"\npipelines = ["{tmp_path}/count.toml"]\n'
+            f'[store]\nfolder = "{tmp_path}/outbox"\nkey_file = "{tmp_path}/store.key"\n'
+            f'[updates]\nfolder = "{tmp_path}/depot"\nspool = "{tmp_path}/spool"\n'
+            f'[envelope]\nsigning_key = "{device.identity}/limpet.signing.key"\nreaders = ["{tmp_path}/reader.pub"]\n'
+            f'[sources.rows]\nkind = "replay"\npath = "{tmp_path}/rows.csv"\nloop = true\n'
+        )
+        device.write(certify_signing=True)
+        est.age = dt.timedelta(days=41)
+        device.enroll()
+        est.age = dt.timedelta(minutes=5)
+        first = x509.load_pem_x509_certificate(device.slots.pair("a").certificate.read_bytes()).serial_number
+        log = tmp_path / "agent.log"
+        with running(device.config, log):
+            socket = tmp_path / "run" / "control.sock"
+            said = status(socket, lambda s: s["uplink"]["connects"] >= 2 and s["uplink"]["connected"], 40)
+            assert device.slots.state().active == "b", log.read_text()
+            assert said["identity"]["tls"]["not_after_s"] > time.time() + 50 * DAY_S
+            assert said["identity"]["signing"]["not_after_s"] > time.time() + 50 * DAY_S
+            broker.stop()
+            _revoke(broker, est.root, first)
+            broker.start()
+            acked = status(socket, lambda s: s["uplink"]["connected"])["uplink"]["acked_events"]
+            last = status(socket, lambda s: s["uplink"]["acked_events"] > acked + 3, 30)
+        assert last["health"] == "ok", last["reasons"]
+        words = [checked.what for checked in look(device.config) if not checked.problem]
+        assert any("tls certificate of device by Test EST root" in line for line in words), words
+    text = log.read_text()
+    assert "once-only" not in text
+    assert "PRIVATE" not in text
+
+
+# --- readers
+
+
+@dataclass
+class Room:
+    """A device that seals for readers by lists, and two readers with their keys."""
+
+    folder: Path
+    clock: Clock
+    alarms: Alarms
+    signing: SigningKey
+    old: ReaderKey
+    new: ReaderKey
+
+    def readership(self, *listed):
+        kid = self.signing.public.key_id.hex()
+        return Readership([key.public for key in listed], self.folder, SITE, DEVICE, kid, self.alarms)
+
+    def sealer(self, *listed):
+        identity = DeviceIdentity(SITE, DEVICE, self.signing)
+        sealer = Sealer(identity, [key.public for key in listed], clock=self.clock.mono_s)
+        return WatchedSealer(sealer, self.readership(*listed), self.clock)
+
+    def sign(self, *readers, revoked=(), **scope):
+        """What the updater brings: the list of readers, and the void keys."""
+        entries = [
+            {"public": public(key), "name": "somebody", "sites": ["*"], "devices": ["*"], **scope} for key in readers
+        ]
+        self._put("readers.json", {"schema": 1, "readers": entries})
+        self.revoke(*revoked)
+
+    def revoke(self, *keys):
+        kids = [{"kid": key.public.key_id.hex(), "reason": "lost"} for key in keys]
+        self._put("revoked.json", {"schema": 1, "keys": kids})
+
+    def _put(self, name, table):
+        fresh = self.folder / f"{name}.new"
+        fresh.write_text(json.dumps(table))
+        fresh.rename(self.folder / name)
+
+    def envelope(self, sealer, after_s=2.0):
+        self.clock.gone_s += after_s
+        return sealer.current_envelope()
+
+    def opens(self, key, envelope, sealed):
+        """Whether `key` opens what was sealed under `envelope`."""
+        trust = Trust((TrustedDevice(SITE, DEVICE, "sealed", (self.signing.public,)),))
+        opener = Opener([key], trust, ReaderLimits(), clock=self.clock.mono_s, wall=self.clock.wall_s)
+        topics = Topics(SITE, DEVICE)
+        opener.open(f"{topics.prefix}/{envelope.tail}", envelope.payload)
+        try:
+            return bool(opener.open(topics.twin("config"), sealed))
+        except EnvelopeError:
+            return False
+
+
+def public(key):
+    """As the signed lists hold it."""
+    return base64.b64encode(spki(key.public.public)).decode()
+
+
+def say(sealer):
+    """Something sealed under the current epoch."""
+    return sealer.seal(MessageType.TWIN, "config", b"\xa0")
+
+
+@pytest.fixture
+def room(tmp_path):
+    (tmp_path / "trust").mkdir()
+    old, new = ReaderKey.generate(), ReaderKey.generate()
+    return Room(tmp_path / "trust", Clock(), Alarms(), SigningKey.generate(), old, new)
+
+
+def test_a_reader_of_the_signed_list_is_added_without_a_new_epoch(room):
+    """The same key id in a new envelope: the new reader opens what was sealed before, too."""
+    sealer = room.sealer(room.old)
+    first = room.envelope(sealer)
+    sealed = say(sealer)
+    room.sign(room.new)
+    second = room.envelope(sealer)
+    assert second.kid == first.kid
+    assert second is not first
+    assert room.opens(room.new, second, sealed)
+    assert not room.opens(room.new, first, sealed)
+    assert room.envelope(sealer) is second, "said once"
+
+
+@pytest.mark.parametrize("how", ["removed", "revoked", "listed in limpet.toml and revoked"])
+def test_a_reader_who_is_removed_reads_nothing_from_then_on(room, how):
+    """D3: a new epoch at once; the old reader's key opens nothing of it."""
+    listed = [room.old, room.new] if how.startswith("listed") else [room.old]
+    sealer = room.sealer(*listed)
+    room.sign(room.new)
+    first = room.envelope(sealer)
+    assert room.opens(room.new, first, say(sealer))
+    room.sign(*([] if how == "removed" else [room.new]), revoked=() if how == "removed" else [room.new])
+    second = room.envelope(sealer)
+    assert second.kid != first.kid
+    sealed = say(sealer)
+    assert room.opens(room.old, second, sealed)
+    assert not room.opens(room.new, second, sealed)
+
+
+def test_entries_for_other_devices_and_of_other_kinds_are_left_out(room):
+    """Sites and devices are honoured; a signing key among the readers does not stop the others."""
+    sealer = room.sealer(room.old)
+    first = room.envelope(sealer)
+    room.sign(room.new, sites=["elsewhere"])
+    assert room.envelope(sealer).kid == first.kid
+    assert not room.opens(room.new, room.envelope(sealer), say(sealer))
+    room.sign(room.signing, room.new)
+    assert room.opens(room.new, room.envelope(sealer), say(sealer))
+
+
+def test_when_all_readers_are_revoked_nothing_is_published(room):
+    """Fails closed: no envelope and no message, an alarm; the next list mends it."""
+    sealer = room.sealer(room.old)
+    room.envelope(sealer)
+    room.sign(revoked=[room.old])
+    with pytest.raises(ConfigError, match="none is left"):
+        room.envelope(sealer)
+    assert "nothing is published" in room.alarms[NO_READERS]
+    with pytest.raises(EnvelopeError):
+        say(sealer)
+    with pytest.raises(ConfigError, match="none is left"):
+        sealer.current_envelope()
+    room.sign(room.new, revoked=[room.old])
+    assert room.opens(room.new, room.envelope(sealer), say(sealer))
+    assert NO_READERS not in room.alarms
+
+
+@pytest.mark.parametrize("name", ["readers.json", "revoked.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 9}', b'{"schema":1,"keys":7}'], ids=str)
+def test_a_damaged_list_changes_nothing_and_is_alarmed(room, name, content):
+    """G1: what was read last counts; the alarm names the file and goes when it is mended."""
+    sealer = room.sealer(room.old)
+    room.sign(room.new)
+    first = room.envelope(sealer)
+    (room.folder / name).write_bytes(content)
+    assert room.envelope(sealer) is first
+    assert name in room.alarms[UNREADABLE]
+    room.sign(room.new)
+    room.envelope(sealer)
+    assert UNREADABLE not in room.alarms
+
+
+def test_before_the_void_keys_are_known_nothing_is_sealed(room):
+    """G1: an unreadable revoked.json at the start fails closed, and says which file."""
+    (room.folder / "revoked.json").write_bytes(b"torn")
+    sealer = room.sealer(room.old)
+    with pytest.raises(ConfigError, match=r"revoked\.json"):
+        room.envelope(sealer)
+    with pytest.raises(EnvelopeError):
+        say(sealer)
+    room.revoke(room.new)
+    assert room.opens(room.old, room.envelope(sealer), say(sealer))
+
+
+def test_a_revoked_list_that_vanishes_is_not_forgotten(room):
+    """Deleting the file gives nobody his key back."""
+    sealer = room.sealer(room.old, room.new)
+    room.revoke(room.new)
+    first = room.envelope(sealer)
+    (room.folder / "revoked.json").unlink()
+    assert room.envelope(sealer) is first
+    assert not room.opens(room.new, first, say(sealer))
+
+
+def test_a_device_whose_own_key_is_revoked_says_so(room):
+    """Its readers refuse it; the device raises the alarm."""
+    sealer = room.sealer(room.old)
+    room.revoke(room.signing)
+    room.envelope(sealer)
+    assert "enrol the device anew" in room.alarms[REVOKED]
