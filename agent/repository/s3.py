@@ -33,7 +33,7 @@ class S3Mirror:
         self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
         self._sizes: dict[str, int] | None = None
         try:
-            self._client: Any = boto3.client("s3", endpoint_url=endpoint)
+            self._client: Any = boto3.session.Session().client("s3", endpoint_url=endpoint)
         except (BotoCoreError, ValueError) as exc:
             raise self._failed(exc) from exc
 
