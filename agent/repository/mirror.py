@@ -1,7 +1,8 @@
 """Publishing: copying public/ to where devices fetch it, in an order that never leaves a broken mirror.
 
 Blobs, then targets, then numbered metadata, then roots, and timestamp.json last: until that one file is replaced, a
-device sees the old repository, whole. What has a number or a hash in its name is written once and never changed. The
+device sees the old repository, whole. (A root that gives another role a new key is in force when it is there; until
+the timestamp follows, the next file, devices find nothing valid and ask again later.) What has a number or a hash in its name is written once and never changed. The
 end is a check with The Update Framework's own client, through the mirror.
 """
 
