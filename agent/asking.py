@@ -6,6 +6,7 @@ at a time; after `abort_after` failures nobody new is asked, and those under way
 this version does not know are middle states.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -143,7 +144,8 @@ class Round:
     def _note_nonce(self, device: tuple[str, str], body: Any) -> None:
         """Only a device that does not trust its clock is given its nonce back: it costs bytes."""
         nonce = body.get("nonce")
-        self._nonces[device] = nonce if isinstance(nonce, bytes) and not body.get("clock_trusted") else b""
+        known = isinstance(nonce, str) and re.fullmatch("[0-9a-f]{16}", nonce) and not body.get("clock_trusted")
+        self._nonces[device] = bytes.fromhex(nonce) if known else b""
 
     def _moved(self, one: Asked, body: Any) -> Asked | None:
         seen = Seen(
@@ -160,3 +162,20 @@ class Round:
 
 def _whole(value: Any) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
+
+
+def words(one: Asked) -> str:
+    """Where a device stands, in a few words."""
+    if one.refusal:
+        return f"the broker refused the request: {one.refusal}"
+    if one.seen is None:
+        return {"waiting": "waits its turn", "sent": "on its way to the broker"}.get(
+            one.phase, "with the broker, no word from the device yet"
+        )
+    seen = one.seen
+    said = [seen.status]
+    if seen.status == "download" and seen.total_bytes:
+        said.append(f"{seen.done_bytes / 1e6:.2f} of {seen.total_bytes / 1e6:.2f} MB")
+    said += [seen.reason] if seen.reason else []
+    said += [seen.text] if seen.text else []
+    return " ".join(said)

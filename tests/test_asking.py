@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from agent.asking import Round
+from agent.asking import Round, words
 from agent.broker import Message
-from agent.cli.requestview import fields, position, words
+from agent.cli.requestview import fields, position
 from agent.envelope.keys import SigningKey
 from agent.envelope.opener import Opened
 from agent.errors import ConfigError
@@ -98,7 +98,7 @@ def test_states_of_other_devices_and_other_requests_do_not_count():
 def test_a_device_that_does_not_know_the_time_gets_its_nonce_back(trusted, sent):
     """The nonce of its twin goes into the request, and only then."""
     asked = a_round("a")
-    body = {"nonce": b"12345678", "clock_trusted": trusted}
+    body = {"nonce": b"12345678".hex(), "clock_trusted": trusted}
     asked.take(Heard("t", Opened("twin", "plant", "a", "commands", body=body), True))
     assert [message.payload for message in asked.due()] == [sent]
 

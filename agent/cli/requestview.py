@@ -8,7 +8,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from agent.asking import Asked, Round
+from agent.asking import Asked, Round, words
 from agent.progress import STATUSES
 
 _WAY = [name for name in STATUSES if name not in ("rollback", "failed")]
@@ -80,23 +80,6 @@ def position(one: Asked) -> float:
     base = float(_STEPS.get(one.seen.status, 1))  # a state that this version does not know is a middle one
     part = one.seen.done_bytes / one.seen.total_bytes if one.seen.status == "download" and one.seen.total_bytes else 0.0
     return base + min(part, 1.0)
-
-
-def words(one: Asked) -> str:
-    """Where a device stands, in a few words."""
-    if one.refusal:
-        return f"the broker refused the request: {one.refusal}"
-    if one.seen is None:
-        return {"waiting": "waits its turn", "sent": "on its way to the broker"}.get(
-            one.phase, "with the broker, no word from the device yet"
-        )
-    seen = one.seen
-    said = [seen.status]
-    if seen.status == "download" and seen.total_bytes:
-        said.append(f"{seen.done_bytes / 1e6:.2f} of {seen.total_bytes / 1e6:.2f} MB")
-    said += [seen.reason] if seen.reason else []
-    said += [seen.text] if seen.text else []
-    return " ".join(said)
 
 
 def fields(one: Asked) -> dict[str, Any]:
