@@ -336,11 +336,11 @@ def test_the_floor_is_written_at_most_hourly_and_survives_damage(floor_of, tmp_p
     """Flash wears; a damaged file is as good as none, never a crash."""
     file = tmp_path / "floor.json"
     floor_of(0).keep()
-    first = file.stat().st_mtime_ns
+    first = file.read_bytes()
     floor_of(0.5 / 24).keep()
-    assert file.stat().st_mtime_ns == first
+    assert file.read_bytes() == first
     floor_of(1.5 / 24).keep()
-    assert file.stat().st_mtime_ns != first
+    assert file.read_bytes() != first
     for damage in (b"", b"{", b'{"schema":1}', b'{"schema":1,"floor_s":1e99,"vouched_s":1}', b"[1]", bytes(9000)):
         file.write_bytes(damage)
         assert floor_of(0).now_s() == pytest.approx(time.time(), abs=60)
@@ -600,6 +600,31 @@ def test_a3_a_package_goes_on_where_it_stopped(depot):
         depot.fetch(first, second, limits=Limits(tries=1, keep_free_bytes=0))
     assert depot.fetch(first, second) < 601_000
     assert (depot.got("a"), depot.got("b")) == (OLD, HEAD)
+
+
+def test_a_caller_that_has_had_enough_ends_it(depot):
+    """What `progress` raises comes out at once, and no other way is tried after it."""
+    depot.own(OLD)
+    entry = depot.entry(HEAD, xz=depot.serve(packed([HEAD])), chunks=depot.serve(chunks_of(HEAD)))
+
+    def refuse(done, total):
+        raise UpdateError("cancelled", "CANCELED")
+
+    with pytest.raises(UpdateError, match="cancelled"):
+        fetch_files(
+            [entry], depot.folder / "stage", depot.files.get, WebFetcher(QUICK), f"{depot.server.url}/blobs", refuse,
+            near=lambda entry: depot.files.values(),
+        )  # fmt: skip
+    assert len(depot.server.requests) == 1
+
+
+def test_progress_never_runs_backwards(depot):
+    """Not even when an archive proves wrong at its end and the whole file comes after it."""
+    entry = depot.entry(HEAD, xz=depot.serve(packed([HEAD[:-1] + b"?"])))
+    depot.fetch(entry)
+    done = [count for count, _ in depot.told]
+    assert done == sorted(done)
+    assert done[-1] == len(HEAD)
 
 
 def test_a7_a_package_larger_than_the_disk_is_refused_before_a_byte(depot):

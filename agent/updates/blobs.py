@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tuf.api.exceptions import DownloadHTTPError
 
@@ -23,6 +22,9 @@ from agent.updates.fetch import Fetcher
 from agent.updates.parts import BLOCK_BYTES, Part, is_whole, sha256_of
 
 log = logging.getLogger(__name__)
+
+_ANOTHER_WAY = frozenset({"VERIFY_FAILED", "DOWNLOAD_FAILED", "NO_SPACE"})
+"""After these another way is tried; not after the end of the time, nor when the caller's `progress` refuses."""
 
 Have = Callable[[str], Path | None]
 """Where a file with this sha256 (hex) lies on this device, if anywhere."""
@@ -85,7 +87,8 @@ def fetch_files(
     """Bring `entries` to `into`/<path>, as they lie on a device: sealed files sealed. What is there already stays.
 
     `parts`: the folder of unfinished files, on the same file system; `into`/.parts without it, and removed when all is
-    done. Raises UpdateError: NO_SPACE, TIMED_OUT, DOWNLOAD_FAILED (call again, it goes on), VERIFY_FAILED.
+    done. `progress` may raise UpdateError to end it. Raises UpdateError: NO_SPACE, TIMED_OUT, DOWNLOAD_FAILED (call
+    again, it goes on), VERIFY_FAILED.
     """
     own = parts is None
     source = Source(fetcher, blobs_url.rstrip("/"), have, near, parts or into / ".parts")
@@ -113,7 +116,7 @@ def bring_file(entry: FileEntry, target: Path, source: Source, count: Callable[[
         except DearerError as exc:
             log.debug("update file=%s way=%s reason=%s", entry.path, name, exc)
         except UpdateError as exc:
-            if name == "whole" or exc.reason == "TIMED_OUT":
+            if name == "whole" or exc.reason not in _ANOTHER_WAY:
                 raise
             log.warning("update file=%s way=%s state=failed reason=%s: another way", entry.path, name, exc)
         else:
@@ -237,12 +240,17 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _shifted(progress: Progress | None, done: int, total: int) -> Callable[[int], None]:
-    return (lambda count: progress(done + count, total)) if progress else _unheard
+    """Counts of one file as counts of all; never backwards, even when a second way begins anew."""
+    most = done
+
+    def count(here: int) -> None:
+        nonlocal most
+        most = max(most, done + here)
+        if progress:
+            progress(most, total)
+
+    return count
 
 
 def _scaled(count: Callable[[int], None], of: int, length: int) -> Callable[[int], None]:
     return lambda done: count(done * length // max(of, 1))
-
-
-def _unheard(count: Any) -> None:
-    del count
