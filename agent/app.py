@@ -12,22 +12,18 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from agent import codec
-from agent.assembly import Assembled, assemble, examine
+from agent.assembly import Assembled, examine
 from agent.backoff import Backoff
-from agent.capture import EndOfStream, Source, inbox_limits, open_source
 from agent.clock import SystemClock
 from agent.control import ControlServer
 from agent.envelope import Topics
 from agent.envelope.atrest import load_store_key
 from agent.envelope.setup import batch_zip
 from agent.health import Health, judge
-from agent.inbox import Inbox
-from agent.lanes import CaptureLane, PipelineLane
 from agent.layers.effective import Effective
 from agent.logs import configure as configure_logs
 from agent.meters import Meters, numbers
@@ -35,17 +31,15 @@ from agent.metrics import Registry
 from agent.mqtt.protect import password
 from agent.notify import Notifier
 from agent.papers import Papers
-from agent.pipeline import Pipeline, config_digest
 from agent.process import costs
 from agent.reconfigure import Now, Reconfiguration, start
 from agent.release.standing import Watcher
 from agent.report import Report, running
-from agent.settings.capture import SourceConfig
-from agent.shelf import Shelf
 from agent.store import Store
 from agent.store.looking import handlers
 from agent.supervisor import Lane, Supervisor
 from agent.updaterchild import UpdaterChild
+from agent.upkeep import Upkeep
 from agent.uplink import Uplink
 from agent.uplink.conversation import Subject
 
@@ -53,10 +47,8 @@ log = logging.getLogger(__name__)
 
 TURN_S = 1.0
 """How often the lanes are looked at, seconds."""
-LOOK_DEADLINE_S = 60.0
-"""A source or pipeline that says nothing for longer is stuck, seconds."""
 KEEP_DEADLINE_S = 120.0
-"""The same for store and uplink: an SD card may stall for long, and a restart would not mend it, seconds."""
+"""Store or uplink that says nothing for longer is stuck, seconds: an SD card may stall, and a restart mends nothing."""
 IDENTITY_DEADLINE_S = 600.0
 """The same for renewing certificates: an EST server may take its time, seconds."""
 
@@ -83,7 +75,7 @@ class App:
         self._release = Watcher(
             self.config.updates, self.config.store.folder.with_name("connected"), self._clock.mono_s
         )
-        self._shelf = Shelf(self.config.models, self.config.cache, self._clock)
+        self._upkeep = Upkeep(self.config, self._clock, self._meters, self._alarm)
         self._leave = threading.Event()
         self.again = ""
         """Why the process should start anew after `run`; empty when it should end."""
@@ -114,8 +106,9 @@ class App:
                 Lane("store", store.run, KEEP_DEADLINE_S, essential=True),
                 Lane("uplink", uplink.run, KEEP_DEADLINE_S, essential=True),
             )
-            lookers = self._supervisor(*self._looking(made.pipelines, store))
+            lookers = self._supervisor(*self._looking(store))
             services = self._supervisor(*self._serving(report, store, uplink, (keepers, lookers)))
+            self._upkeep.follow(store.accept, services, lookers)
             self._watch(made, (keepers, lookers, services), notifier)
             notifier.stopping()
             half_s = self.config.supervisor.stop_s / 2
@@ -126,30 +119,16 @@ class App:
     # --- making the parts -----------------------------------------------------------------------------------------
 
     def _assemble(self) -> Assembled:
-        made = assemble(self._started.effective.pipelines, self._sources, self._shelf, config_digest(self.config))
+        made = self._upkeep.assembled(self._started.effective.pipelines, self._sources)
         self._broken |= {f"pipeline {name}": why for name, why in made.broken.items()}
         self._broken = {_encodable(part): _encodable(why) for part, why in self._broken.items()}
         for part, why in self._broken.items():
             log.error("part=%r left-out reason=%r", part, why)
-        for pipeline in made.pipelines:
-            self._introduce(pipeline)
-        cache = self._shelf.cache
-        self._meters.watch_numbers("cache", "Result cache, since the start.", lambda: asdict(cache.counts))
         return made
 
     def _examine(self, changed: Effective) -> dict[str, str]:
         """What a changed configuration would leave out of its pipelines, and why."""
-        return examine(changed.pipelines, changed.sources, self._shelf)
-
-    def _introduce(self, pipeline: Pipeline) -> None:
-        name, runner = pipeline.config.name, pipeline.runner
-        if runner is None:
-            return
-        self._meters.show_model(name, runner.model)
-        model, used = f"{runner.model.name} {runner.model.version}", ",".join(runner.used)
-        log.info("pipeline=%s model=%r runtime=%s used=%s", name, model, runner.runtime, used)
-        for fallback in runner.fallbacks:
-            log.warning("pipeline=%s fallback asked=%s reason=%r", name, fallback.asked, fallback.reason)
+        return examine(changed.pipelines, changed.sources, self._upkeep.shelf)
 
     def _open_store(self) -> Store:
         key = load_store_key(self.config.store.key_file)
@@ -194,22 +173,8 @@ class App:
             lanes, lambda: Backoff(rng, settings.revive_first_s, settings.revive_cap_s), self._clock.mono_s
         )
 
-    def _looking(self, pipelines: tuple[Pipeline, ...], store: Store) -> Iterator[Lane]:
-        for name, source in self._sources.items():
-            mine = [p for p in pipelines if p.config.source == name]
-            inboxes = [Inbox(*inbox_limits(source)) for _ in mine]
-            if mine:
-                yield Lane(f"capture:{name}", self._capture(name, source, inboxes).run, LOOK_DEADLINE_S)
-            for pipeline, inbox in zip(mine, inboxes, strict=True):
-                self._meters.watch_inbox(pipeline.config.name, inbox)
-                lane = PipelineLane(pipeline, inbox, store.accept, self._meters)
-                yield Lane(f"pipeline:{pipeline.config.name}", lane.run, LOOK_DEADLINE_S)
-
-    def _capture(self, name: str, source: SourceConfig, inboxes: list[Inbox]) -> CaptureLane:
-        def opened(first_seq: int) -> Source:
-            return open_source(name, source, self._clock, first_seq)
-
-        return CaptureLane(name, opened, EndOfStream, inboxes, self._meters)
+    def _looking(self, store: Store) -> Iterator[Lane]:
+        return self._upkeep.lanes(self._sources, store.accept)
 
     def _serving(
         self, report: Report, store: Store, uplink: Uplink, supervisors: tuple[Supervisor, ...]
@@ -247,6 +212,7 @@ class App:
             if notifier.feed_s and health.status != "unhealthy" and now_s - fed_s >= notifier.feed_s - TURN_S:
                 notifier.watchdog()
                 fed_s = now_s
+            self._upkeep.turn()
             self.reconfiguration.look(Now(health, running(states, made), self._connected()))
             self._release.turn(health, self._connected())
             self._leave.wait(TURN_S)

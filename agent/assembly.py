@@ -10,6 +10,7 @@ from agent.errors import ConfigError, LimpetError
 from agent.manifest import Manifest
 from agent.pipeline import Pipeline, Steps, make_steps
 from agent.registry import candidates
+from agent.seat import Seat
 from agent.settings.core import ModelUse
 from agent.shelf import Shelf, Trouble
 
@@ -21,7 +22,7 @@ BY_LABEL = ("classify", "keyword")
 class Assembled:
     """The pipelines that can run, and by name why the others cannot."""
 
-    pipelines: tuple[Pipeline, ...]
+    pipelines: tuple[Pipeline | Seat, ...]
     broken: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -53,7 +54,9 @@ def make_pipeline(file: PipelineFile, shelf: Shelf, agent_digest: str = "") -> P
     pick = wanted
     while True:
         try:
-            return make_with(file, shelf, pick, agent_digest)
+            made = make_with(file, shelf, pick, agent_digest)
+            shelf.taken[use.name] = pick
+            return made
         except LimpetError as exc:
             if not ways_back:
                 raise

@@ -8,15 +8,16 @@ refuses instead of dying of it.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from agent.errors import ModelError, StoreError
 from agent.inbox import Inbox
-from agent.pipeline import Outcome, Pipeline
+from agent.pipeline import Outcome
 from agent.records import Draft, Result, Sample
+from agent.settings.core import PipelineConfig
 
 log = logging.getLogger(__name__)
 
@@ -85,33 +86,49 @@ class CaptureLane:
                 beat()
 
 
+class Looker(Protocol):
+    """A pipeline, or a seat that pipelines take one after another."""
+
+    @property
+    def config(self) -> PipelineConfig: ...
+    def feed(self, sample: Sample) -> Iterator[Outcome]: ...
+
+
 @dataclass(slots=True)
 class PipelineLane:
-    """One pipeline, its inbox and the store's door."""
+    """One pipeline, its inbox and the store's door.
 
-    pipeline: Pipeline
+    A thread that hung in a model and was left behind tells nothing more when it wakes up: the newest one speaks.
+    """
+
+    pipeline: Looker
     inbox: Inbox
     accept: Callable[[Draft], object]
     observer: Observer
     refused: int = 0
     """Samples refused in a row."""
+    speaker: int = 0
+    """The thread that runs this lane."""
 
     def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
         """Look at samples until `stop`, or until the inbox is closed and empty.
 
         Raises ModelError when the model refuses `REFUSALS` samples in a row: then this is not a sample's fault.
         """
-        while not stop.is_set():
+        self.speaker = me = threading.get_ident()
+        while not stop.is_set() and self.speaker == me:
             beat()
             sample = self.inbox.get(TURN_S)
             if sample is not None:
-                self._look(sample)
+                self._look(sample, me)
             elif self.inbox.closed:
                 return
 
-    def _look(self, sample: Sample) -> None:
+    def _look(self, sample: Sample, me: int) -> None:
         try:
             for outcome in self.pipeline.feed(sample):
+                if self.speaker != me:
+                    return
                 self._tell(outcome)
                 self.refused = 0
         except ModelError as exc:

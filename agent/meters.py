@@ -79,12 +79,19 @@ class Meters:
         waiting = self._registry.gauge("limpet_inbox_waiting", "Samples waiting before a pipeline.", ["pipeline"])
         waiting.at(pipeline).read_from(lambda: inbox.counts().waiting)
 
-    def show_model(self, pipeline: str, model: ModelRef) -> None:
-        """Say which model a pipeline runs."""
+    def show_model(self, pipeline: str, model: ModelRef, *, now: bool = True) -> None:
+        """Say which model a pipeline runs, or with `now` False which one it runs no more."""
         info = self._registry.gauge(
             "limpet_model_info", "1 for the model that a pipeline runs.", ["pipeline", "model", "version", "sha256"]
         )
-        info.at(pipeline, model.name, model.version, model.sha256).set(1)
+        info.at(pipeline, model.name, model.version, model.sha256).set(int(now))
+
+    def swapped(self, pipeline: str, spent_s: float) -> None:
+        """A pipeline's model gave way to another; `spent_s` is how long no sample could be looked at."""
+        swaps = self._registry.summary(
+            "limpet_model_swap_seconds", "Time in which a change of models kept a pipeline from looking.", ["pipeline"]
+        )
+        swaps.at(pipeline).observe(spent_s)
 
     def watch_numbers(self, prefix: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:
         """Show every number that `read()` has now as a gauge `limpet_<prefix>_<key>`; 0 where it is missing later."""

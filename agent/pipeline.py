@@ -102,6 +102,11 @@ class Pipeline:
             result = self._look(sample, view, seq)
             yield Outcome(result, tuple(self._judge(sample, view, result)))
 
+    def another(self) -> "Pipeline":
+        """The same pipeline over the same model, remembering nothing, without cache."""
+        own = Inference(self._inference.manifest, self._inference.runner) if self._inference else None
+        return Pipeline(self.config, self._steps, own, self._agent_digest, self._timer)
+
     @property
     def carried(self) -> Carried:
         """What it remembers now."""

@@ -10,6 +10,7 @@ from agent.config import Config
 from agent.health import LaneState, judge
 from agent.meters import Meters
 from agent.pipeline import Pipeline, config_digest
+from agent.seat import Seat
 from agent.store import Store
 
 
@@ -63,7 +64,7 @@ class Report:
             "identity": dict(identity),
         }
 
-    def _pipeline(self, pipeline: Pipeline) -> dict[str, Any]:
+    def _pipeline(self, pipeline: Pipeline | Seat) -> dict[str, Any]:
         told: dict[str, Any] = self.meters.tally(pipeline.config.name)
         if pipeline.runner is not None:
             told |= {

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from agent.attempt import Attempt, paired, run_ms
-from agent.errors import ModelError
+from agent.attempt import FAULTS, Attempt, paired, run_ms
 from agent.pipeline import Carried, Outcome, Pipeline
 from agent.records import ModelRef, Sample
 from agent.runtime import RunnerInfo
@@ -38,6 +37,26 @@ class Change:
     beside: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A change that has happened."""
+
+    pipeline: str
+    before: ModelRef | None
+    after: ModelRef | None
+    spent_s: float
+    """How long it kept the lane from looking at samples, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entered:
+    """A sample that a candidate looks at now."""
+
+    since_s: float
+    carried: Carried | None
+    """What was remembered before it; None for a candidate in the shadow."""
+
+
 class Seat:
     """Feeds one pipeline, and lets another take its place. One lane feeds it; others only offer and read."""
 
@@ -45,10 +64,10 @@ class Seat:
         self,
         pipeline: Pipeline,
         leave: Callable[[Pipeline], None] = lambda _: None,
-        changed: Callable[[str, float], None] = lambda _name, _s: None,
+        changed: Callable[[Swap], None] = lambda _: None,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`leave` gets every pipeline that is not needed any more; `changed` the name and seconds of each change."""
+        """`leave` gets every pipeline that is not needed any more; `changed` hears of every change."""
         self._now = pipeline
         self._other: Pipeline | None = None
         """On trial live: the one before. In the shadow: the candidate."""
@@ -57,6 +76,7 @@ class Seat:
         self._lock = threading.Lock()
         self._offered: Change | None = None
         self._recent_ms: deque[float] = deque(maxlen=RECENT)
+        self._entered: _Entered | None = None
         self._leave, self._changed, self._timer = leave, changed, timer
 
     @property
@@ -98,6 +118,24 @@ class Seat:
         else:
             yield from self._tried(sample, self._other, self._attempt)
 
+    @property
+    def hangs_s(self) -> float:
+        """How long a candidate has been looking at one sample, seconds."""
+        entered = self._entered
+        return self._timer() - entered.since_s if entered is not None else 0.0
+
+    def leave_behind(self) -> None:
+        """The lane's thread hangs in a candidate: leave it there, and let another thread go on without it.
+
+        Called by the main thread before it starts that thread. The sample in hand is lost, and the candidate's memory
+        until the process ends, because nobody can know what the thread still does with it.
+        """
+        entered, before = self._entered, self._other
+        if entered is not None and before is not None and not self._beside:
+            before.go_on_from(self._now, entered.carried)
+            self._now = before
+        self._entered = self._other = self._attempt = None
+
     # --- changes ------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
@@ -107,9 +145,12 @@ class Seat:
             with self._lock:
                 change, self._offered = self._offered, None
             if change is not None:
-                self._take(change)
+                self._take(_decided(change))
 
-    def _take(self, change: Change) -> None:
+    def _take(self, change: Change | Pipeline) -> None:
+        if isinstance(change, Pipeline):
+            self._leave(change)
+            return
         begin = self._timer()
         old, self._attempt, self._beside = self._other, change.attempt, change.beside
         change.pipeline.go_on_from(self._now)
@@ -119,7 +160,7 @@ class Seat:
             before, self._now = self._now, change.pipeline
             self._recent_ms.clear()
             self._other = before if change.attempt is not None else None
-            self._changed(self.config.name, self._timer() - begin)
+            self._tell(before, begin)
             if change.attempt is None:
                 self._leave(before)
         if old is not None:
@@ -133,12 +174,15 @@ class Seat:
             self._leave(self._other)
         self._other, self._attempt = None, None
 
-    def _back(self, before: Pipeline, carried: Carried | None = None) -> None:
+    def _back(self, before: Pipeline) -> None:
         begin = self._timer()
-        before.go_on_from(self._now, carried)
+        before.go_on_from(self._now)
         gone, self._now = self._now, before
-        self._changed(self.config.name, self._timer() - begin)
+        self._tell(gone, begin)
         self._leave(gone)
+
+    def _tell(self, before: Pipeline, begin_s: float) -> None:
+        self._changed(Swap(self.config.name, before.model, self.model, self._timer() - begin_s))
 
     # --- looking ------------------------------------------------------------------------------------------------
 
@@ -149,16 +193,25 @@ class Seat:
             yield outcome
 
     def _tried(self, sample: Sample, before: Pipeline, attempt: Attempt) -> Iterator[Outcome]:
-        candidate, carried, done = self._now, self._now.carried, 0
+        carried, done = self._now.carried, 0
+        self._entered = entered = _Entered(self._timer(), carried)
         try:
-            for outcome in candidate.feed(sample):
+            for outcome in self._now.feed(sample):
                 attempt.saw(outcome.result)
                 yield outcome
                 done += 1
-        except ModelError as exc:
+        except FAULTS as exc:
+            if self._attempt is not attempt:
+                return  # it hung, and the seat went on without it
             yield from self._again(sample, before, carried, done)
             attempt.failed(exc)
-        if (verdict := attempt.look()) is not None and self._now is candidate:
+        finally:
+            self._entered = None if self._entered is entered else self._entered
+        self._look_at(attempt)
+
+    def _look_at(self, attempt: Attempt) -> None:
+        verdict = attempt.look()
+        if verdict is not None and self._attempt is attempt:
             self._conclude(verdict)
 
     def _again(self, sample: Sample, before: Pipeline, carried: Carried, done: int) -> Iterator[Outcome]:
@@ -166,9 +219,11 @@ class Seat:
 
         Raises ModelError when it refuses the view too: then it is not the candidate's fault.
         """
+        begin = self._timer()
         before.go_on_from(self._now, carried)
         rest = [outcome for i, outcome in enumerate(before.feed(sample)) if i >= done]
         gone, self._now, self._other, self._attempt = self._now, before, None, None
+        self._tell(gone, begin)
         self._leave(gone)
         yield from rest
 
@@ -183,13 +238,23 @@ class Seat:
             self._shadow(sample, told, other, attempt)
 
     def _shadow(self, sample: Sample, told: list[Outcome], other: Pipeline, attempt: Attempt) -> None:
+        self._entered = entered = _Entered(self._timer(), None)
         try:
             seen = list(other.feed(sample))
-        except ModelError as exc:
+        except FAULTS as exc:
             if told:
                 attempt.failed(exc)
         else:
             for now, then in paired(told, seen):
                 attempt.compare(now, then)
-        if (verdict := attempt.look()) is not None:
-            self._conclude(verdict)
+        finally:
+            self._entered = None if self._entered is entered else self._entered
+        self._look_at(attempt)
+
+
+def _decided(change: Change) -> Change | Pipeline:
+    """The change as it is due now: its trial may have ended before this seat had a sample. A pipeline: it goes."""
+    verdict = change.attempt.verdict if change.attempt is not None else None
+    if verdict is None:
+        return change
+    return Change(change.pipeline) if verdict.decision == "commit" else change.pipeline

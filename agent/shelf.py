@@ -55,6 +55,8 @@ class Shelf:
         self._runners: dict[tuple[Path, str], _Shared] = {}
         self._origins: dict[Path, Origin] = {}
         self.cache = ResultCache(cache, clock.mono_s)
+        self.taken: dict[str, Pick | None] = {}
+        """Model name -> the version that was made last; None: that of the configured folders."""
         self.troubles: dict[str, Trouble] = {}
         """Model name -> what should run and cannot, as of the last time it was made."""
 

@@ -36,8 +36,11 @@ class Lane:
 class _Running:
     """One lane and its thread: written by the thread (`beat_s`, `error`, `done`), read by the supervisor."""
 
-    def __init__(self, lane: Lane, backoff: Backoff, mono_s: Callable[[], float]) -> None:
+    def __init__(
+        self, lane: Lane, backoff: Backoff, mono_s: Callable[[], float], *, passing: bool = False
+    ) -> None:
         self.lane = lane
+        self.passing = passing
         self.backoff = backoff
         self.mono_s = mono_s
         self.thread: threading.Thread | None = None
@@ -59,11 +62,14 @@ class _Running:
         try:
             self.lane.run(stop, self.beat)
         except Exception as exc:
+            if threading.current_thread() is not self.thread:
+                return  # left behind while it hung: another thread speaks for the lane
             self.error = f"{type(exc).__name__}: {exc}"
             log.error("lane=%s failed error=%r", self.lane.name, self.error, exc_info=log.isEnabledFor(logging.DEBUG))
             self.phase = "failed"
         else:
-            self.phase = "ended"
+            if threading.current_thread() is self.thread:
+                self.phase = "ended"
 
 
 class Supervisor:
@@ -82,8 +88,29 @@ class Supervisor:
         """
         self._settled_s = settled_s
         self._mono_s = mono_s
+        self._backoff = backoff
         self._stop = threading.Event()
         self._running = [_Running(lane, backoff(), mono_s) for lane in lanes]
+
+    def add(self, lane: Lane) -> None:
+        """Run one more lane, e.g. for a task that ends by itself; tasks that were added and have ended are forgotten.
+
+        Called by the thread that reconciles.
+        """
+        self._running = [it for it in self._running if not (it.passing and it.phase == "ended")]
+        self._running.append(_Running(lane, self._backoff(), self._mono_s, passing=True))
+        self._revive(self._running[-1], self._mono_s())
+
+    def replace_thread(self, name: str) -> None:
+        """Leave the thread of lane `name` behind, which hangs, and start another one for the same lane.
+
+        The lane itself has to see to it that the old thread does nothing more when it wakes up.
+        """
+        for it in self._running:
+            if it.lane.name == name and it.thread is not None and it.thread.is_alive():
+                log.error("lane=%s thread left behind: it hangs", name)
+                it.thread, it.due_s = None, self._mono_s()
+                self._revive(it, self._mono_s())
 
     def reconcile(self) -> tuple[LaneState, ...]:
         """Start what is due, notice what is stuck; returns the state of every lane."""

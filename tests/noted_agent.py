@@ -31,8 +31,8 @@ class NotedApp(App):
         store.accept = noted
         return store
 
-    def _looking(self, pipelines, store):
-        yield from super()._looking(pipelines, store)
+    def _looking(self, store):
+        yield from super()._looking(store)
         yield Lane("witness", self._witness)
 
     def _witness(self, stop, beat):

@@ -121,8 +121,8 @@ from agent.supervisor import Lane
 import agent.app
 
 class Hung(App):
-    def _looking(self, pipelines, store):
-        yield from super()._looking(pipelines, store)
+    def _looking(self, store):
+        yield from super()._looking(store)
         yield Lane("hung", lambda stop, beat: ctypes.CDLL(None).sleep(120), deadline_s=1.0)
 
 agent.app.App = Hung

@@ -21,17 +21,20 @@ FLOORS = (
     {
         "agent.capture", "agent.control", "agent.depot", "agent.exposition", "agent.journal", "agent.layerfiles",
         "agent.identity", "agent.mqtt",
-        "agent.notify", "agent.process", "agent.registry", "agent.runtime", "agent.store",
+        "agent.notify", "agent.process", "agent.recall", "agent.registry", "agent.runtime", "agent.store",
         "agent.updaterchild", "agent.uplink",
     },
     {
         "agent.agreement", "agent.asking", "agent.attempt", "agent.commands", "agent.feed",
         "agent.golden", "agent.inference",
         "agent.pipeline", "agent.reading", "agent.reconfigure", "agent.release", "agent.repository", "agent.seat", "agent.skeleton", "agent.stock",
-        "agent.papers", "agent.trial", "agent.updates", "agent.views",
+        "agent.papers", "agent.rehearsal", "agent.trial", "agent.updates", "agent.views",
     },
     {"agent.lanes", "agent.supervisor"},
-    {"agent.__main__", "agent.app", "agent.assembly", "agent.report", "agent.shelf", "agent.cli", "agent.demo"},
+    {
+        "agent.__main__", "agent.app", "agent.assembly", "agent.cli", "agent.demo", "agent.report", "agent.shelf",
+        "agent.succession", "agent.tidings", "agent.upkeep",
+    },
 )  # fmt: skip
 
 ONE_DOOR = {
