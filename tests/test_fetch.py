@@ -9,6 +9,7 @@ import random
 import shutil
 import ssl
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from agent.updates.web import WebFetcher, refuse_open_way
 from tests.clocks import FakeClock
 from tests.fault_server import Fault, FaultServer
 
+ROOT = Path(__file__).resolve().parent.parent
 DATA = random.Random(3).randbytes(700_001)
 SHA = hashlib.sha256(DATA).hexdigest()
 QUICK = Limits(retry_s=0.02, silence_s=5.0, keep_free_bytes=0)
@@ -428,6 +430,14 @@ def test_a_wrong_file_on_a_stick_is_refused(tmp_path):
         LocalFetcher(tmp_path, QUICK).blob(f"{BASE}/blob", tmp_path / SHA, len(DATA), SHA)
     assert caught.value.reason == "VERIFY_FAILED"
     assert not Path(tmp_path / SHA).exists()
+
+
+def test_the_agent_never_loads_the_updaters_packages():
+    """TUF and its HTTP stack cost the updater's process 32 MB, and the agent's nothing."""
+    heavy = {"tuf", "securesystemslib", "urllib3"}
+    code = f"import sys, agent.app, agent.cli, agent.supervisor; print({heavy} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 class Stopwatch:
