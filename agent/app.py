@@ -182,7 +182,8 @@ class App:
         def status(_request: Mapping[str, Any]) -> dict[str, Any]:
             return report.status((s for it in supervisors for s in it.states()), uplink.stats(), self._papers.status())
 
-        control = ControlServer(self.config.paths.socket, {"status": status, **handlers(store)})
+        answers = {"status": status, **handlers(store), **self.reconfiguration.handlers()}
+        control = ControlServer(self.config.paths.socket, answers)
         yield Lane("control", control.run)
         yield Lane("identity", self._papers.renewal.run, IDENTITY_DEADLINE_S)
         if self.config.metrics.listen is not None:

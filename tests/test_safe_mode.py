@@ -106,6 +106,10 @@ def test_a_layer_that_no_longer_fits_is_left_out_and_the_others_stay(place, tmp_
     assert (made.effective.config.log.burst, made.effective.config.log.level) == (3, "debug")
     assert "layer device-x is left out: layer device-x [sources.gone]" in made.alarms["remote-configuration"]
     assert not made.safe
+    check = limpet("check", "--config", config)
+    words, _ = check.communicate(timeout=30)
+    assert check.returncode == 2
+    assert "layer device-x" in words
 
 
 def test_a_damaged_record_is_set_aside_and_its_precious_part_comes_back(place, tmp_path):

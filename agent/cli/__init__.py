@@ -16,6 +16,7 @@ from agent.errors import ConfigError, LimpetError
 COMMANDS = {
     "run": "run the agent (what limpet.service does)",
     "check": "check configuration, pipelines, models and keys without starting anything",
+    "config": "show what is configured and by whom, revert remote changes, migrate files",
     "status": "ask the running agent how it is",
     "watch": "show results of devices as they arrive, decrypted, from the broker",
     "infer": "run a model on files",
@@ -23,7 +24,6 @@ COMMANDS = {
     "outbox": "look into the store of events that wait for the broker",
     "models": "list and verify models, or describe a new one",
     "request": "ask devices to update, roll back, ...; signed, with live progress",
-    "update": "bring signed models onto this device, and prove them",
     "update": "bring signed models onto this device, and prove them",
     "keys": "make keys for a device, a reader or a technician",
     "repo": "make, sign and publish a repository of updates",

@@ -14,6 +14,7 @@ from agent.envelope.setup import batch_zip
 from agent.errors import LimpetError
 from agent.mqtt.protect import context, password
 from agent.papers import Papers, ages
+from agent.reconfigure.start import standing
 from agent.settings.uplink import UplinkConfig
 from agent.shelf import Shelf
 
@@ -58,6 +59,7 @@ def look(path: Path) -> Iterator[Checked]:
     yield from _pipelines(config, files, tuple(sources))
     yield from _problems("pipeline", bad_files)
     yield from _identity(config)
+    yield from _problems("from afar:", standing(path)[2])
     yield _try("compression", lambda: batch_zip(config.envelope))
     yield _try("uplink's files", lambda: _uplink_files(config.uplink))
 

@@ -94,6 +94,10 @@ class Reconfiguration:
             self._propose(remote, self._validated(remote), "revert", job, None)
         return RESTARTS
 
+    def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]:
+        """What the control socket offers of it: config-revert, with `everything` as an argument."""
+        return {"config-revert": lambda asked: {"said": self.revert(everything=asked.get("everything") is True)}}
+
     def outcome(self, job: str) -> Ended | None:
         """How the change that `job` asked for ended; None while it is on trial or when it is not known."""
         return self._record.outcome(job)
