@@ -280,6 +280,7 @@ def test_c2_a_clock_in_1970_does_not_accept_what_is_frozen(site, floor_of):
     error = site.refused(floor=in_1970(floor_of))
     assert error.reason == "REJECTED_EXPIRED"
     assert "signs anew" in str(error)
+    assert "its clock says 1970-01-01: set it" in str(error)
 
 
 def test_c2_metadata_older_than_the_release_is_refused_on_a_first_start(site, floor_of):

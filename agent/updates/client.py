@@ -149,17 +149,25 @@ class Repository:
 
     def refresh(self) -> None:
         """Fetch and prove the newest metadata. Raises UpdateError; what was proved before stays."""
-        with translated(self._base_url):
-            if self._floor:
-                self._floor.keep()
-            updater = HardenedUpdater(
-                self._folder, f"{self._base_url}/metadata", self._root, self._fetcher,
-                self._floor.now_s if self._floor else None, f"{self._base_url}/targets",
-            )  # fmt: skip
-            updater.refresh()
-            self._updater = updater
-            if self._floor:
-                self._floor.vouch(updater.expires_s)
+        try:
+            with translated(self._base_url):
+                self._refresh()
+        except UpdateError as exc:
+            if exc.reason != "REJECTED_EXPIRED" or not self._floor:
+                raise
+            raise UpdateError(f"{exc}{self._floor.hint()}", exc.reason) from exc
+
+    def _refresh(self) -> None:
+        if self._floor:
+            self._floor.keep()
+        updater = HardenedUpdater(
+            self._folder, f"{self._base_url}/metadata", self._root, self._fetcher,
+            self._floor.now_s if self._floor else None, f"{self._base_url}/targets",
+        )  # fmt: skip
+        updater.refresh()
+        self._updater = updater
+        if self._floor:
+            self._floor.vouch(updater.expires_s)
 
     def known(self, path: str) -> bool:
         """Whether the repository signs a target of this name. Raises UpdateError."""

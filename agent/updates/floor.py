@@ -10,6 +10,7 @@ had not expired. Written at most once an hour.
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 RELEASED_S: Final = 1_793_491_200.0
 """2026-11-01 UTC: no release of this code is older. Raised with every release."""
 YEAR_S: Final = 365.25 * 86400
+DAY_S: Final = 86400.0
 HOUR_S: Final = 3600.0
 TIMESYNC_CLOCK: Final = Path("/var/lib/systemd/timesync/clock")
 _LIMIT_BYTES = 1024
@@ -64,6 +66,16 @@ class Floor:
             self._vouched_s = max(self._vouched_s, self._clock.wall_s())
         self.keep()
 
+    def hint(self) -> str:
+        """What a refusal should add when the floor, not the clock, decided; else empty."""
+        wall_s = self._clock.wall_s()
+        if self.floor_s - wall_s < DAY_S:
+            return ""
+        return (
+            f" (this device has seen {_date(self.floor_s)}, but its clock says {_date(wall_s)}: set it; if it once ran"
+            f" ahead, remove {self._file})"
+        )
+
     def _raise(self, wall_s: float) -> None:
         if wall_s <= self._vouched_s + YEAR_S:
             self.floor_s = max(self.floor_s, wall_s)
@@ -88,6 +100,10 @@ def _read(file: Path) -> tuple[float, float]:
         return 0.0, 0.0
     log.warning("update file=%s state=nonsense: the time starts at this release's date", file)
     return 0.0, 0.0
+
+
+def _date(wall_s: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(wall_s))
 
 
 def _changed_s(path: Path) -> float:
