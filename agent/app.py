@@ -23,6 +23,7 @@ from agent.control import ControlServer
 from agent.envelope import Topics
 from agent.envelope.atrest import load_store_key
 from agent.envelope.setup import batch_zip
+from agent.errands import Errands
 from agent.health import Health, judge
 from agent.layers.effective import Effective
 from agent.logs import configure as configure_logs
@@ -71,6 +72,7 @@ class App:
         self._meters.watch_numbers("process", "The agent's process, since the start.", costs)
         self._alarms: dict[str, str] = {}
         self._papers = Papers(self.config, self._clock, self._alarm)
+        self._errands = Errands(self.config, self._clock, self._alarm, redactor)
         self._uplink: Uplink | None = None
         self._release = Watcher(
             self.config.updates, self.config.store.folder.with_name("connected"), self._clock.mono_s
@@ -140,7 +142,10 @@ class App:
 
         self._papers.sealer()
         topics = Topics(device.site, device.name)
-        subject = Subject(topics, report.facets, batch_zip(config.envelope))
+        errands = self._errands
+        subject = Subject(
+            topics, lambda: {**report.facets(), **errands.facets()}, batch_zip(config.envelope), errands.requests
+        )
         delivered = self._registry.summary(
             "limpet_delivery_seconds", "From the sample to the broker's acknowledgement, live events.", ["stream"]
         )
@@ -174,7 +179,7 @@ class App:
         )
 
     def _looking(self, store: Store) -> Iterator[Lane]:
-        return self._upkeep.lanes(self._sources, store.accept)
+        return self._upkeep.lanes(self._sources, store.accept, self._errands.shutter)
 
     def _serving(
         self, report: Report, store: Store, uplink: Uplink, supervisors: tuple[Supervisor, ...]
@@ -182,9 +187,9 @@ class App:
         def status(_request: Mapping[str, Any]) -> dict[str, Any]:
             return report.status((s for it in supervisors for s in it.states()), uplink.stats(), self._papers.status())
 
-        answers = {"status": status, **handlers(store), **self.reconfiguration.handlers()}
-        control = ControlServer(self.config.paths.socket, answers)
-        yield Lane("control", control.run)
+        yield from self._errands.open(lambda: status({}), store.accept, self.start_anew, self.reconfiguration)
+        answers = {"status": status, **handlers(store), **self.reconfiguration.handlers(), **self._errands.questions()}
+        yield Lane("control", ControlServer(self.config.paths.socket, answers).run)
         yield Lane("identity", self._papers.renewal.run, IDENTITY_DEADLINE_S)
         if self.config.metrics.listen is not None:
             from agent.exposition import Exposition

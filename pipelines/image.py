@@ -48,6 +48,23 @@ def decode_image(data: bytes, where: str, max_megapixels: float = 50.0) -> Array
     return image
 
 
+def jpeg(image: Array, width: int, quality: int) -> tuple[bytes, tuple[int, int]]:
+    """A picture, uint8 [height, width, 3] BGR or [height, width], as JPEG of at most `width` pixels; its new size.
+
+    `quality`: 1 to 100. Raises CaptureError for what JPEG cannot hold.
+    """
+    height, full = image.shape[:2]
+    if full > width:
+        image = _resized(image, width, max(1, round(height * width / full)), "area")
+    try:
+        done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error as exc:
+        raise CaptureError(f"the picture cannot be written as JPEG: {exc.err}") from exc
+    if not done:
+        raise CaptureError("the picture cannot be written as JPEG")
+    return data.tobytes(), (image.shape[1], image.shape[0])
+
+
 def image_view(image: Array, t_s: float = 0.0) -> View:
     """The view of a whole picture."""
     need_picture(image, "a view")
