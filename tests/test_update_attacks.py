@@ -265,7 +265,7 @@ def floor_of(tmp_path):
 
 
 def in_1970(floor_of):
-    return floor_of(-time.time() / DAY_S)
+    return floor_of(0.5 - time.time() / DAY_S)
 
 
 def test_c1_a_clock_in_1970_installs_what_is_fresh(site, floor_of):
