@@ -30,7 +30,7 @@ FLOORS = (
         "agent.agreement", "agent.asking", "agent.attempt", "agent.commands", "agent.feed", "agent.golden",
         "agent.inference", "agent.papers", "agent.pipeline", "agent.reading", "agent.reconfigure",
         "agent.rehearsal", "agent.release", "agent.repository", "agent.seat", "agent.skeleton", "agent.stock",
-        "agent.trial", "agent.updates", "agent.views",
+        "agent.technician", "agent.trial", "agent.updates", "agent.views",
     },
     {"agent.lanes", "agent.supervisor"},
     {
@@ -50,7 +50,7 @@ ONE_DOOR = {
     "cbor2": {"agent/cbor.py"},
     "cryptography": {
         "agent/envelope", "agent/identity", "agent/package", "agent/repository", "agent/store", "agent/demo",
-    },  # fmt: skip
+    },
     "amqtt": {"agent/demo/embedded.py"},
     "sqlite3": {"agent/store", "agent/journal"},
     "sqlite_utils": {"agent/store"},
