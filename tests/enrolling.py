@@ -1,7 +1,8 @@
-"""A device that wants to be enrolled: its configuration in a folder, and `limpet enroll` as a process."""
+"""A device that wants to be enrolled, `limpet enroll` as a process, and what its papers are told: time and alarms."""
 
 import json
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,34 @@ from tests.agents import limpet
 
 SITE, DEVICE = "site", "device"
 WHO = Who.of(SITE, DEVICE, DEVICE)
+
+
+class Clock:
+    """Monotonic time that moves when told; the wall is the real one, moved on by as much."""
+
+    def __init__(self):
+        self.gone_s = 0.0
+
+    def mono_s(self):
+        return 1000.0 + self.gone_s
+
+    def wall_s(self):
+        return time.time() + self.gone_s
+
+
+class Alarms(dict):
+    """What is alarmed now, and everything that ever was."""
+
+    def __init__(self):
+        super().__init__()
+        self.ever = []
+
+    def __call__(self, name, text):
+        if text is None:
+            self.pop(name, None)
+        else:
+            self[name] = text
+            self.ever.append((name, text))
 
 
 @dataclass

@@ -1,63 +1,29 @@
-"""Certificates renew themselves in two slots, and the readers follow the signed lists: old or new, never none."""
+"""Certificates renew themselves in two slots: the old pair serves until the new one has connected, never none."""
 
-import base64
 import contextlib
 import datetime as dt
-import json
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from agent.cli.check import look
-from agent.envelope import DeviceIdentity, Opener, ReaderKey, Sealer, SigningKey, Topics, Trust, TrustedDevice
+from agent.envelope import ReaderKey
 from agent.envelope.keyfiles import write_public
 from agent.envelope.keys import spki
-from agent.envelope.message import MessageType
-from agent.errors import ConfigError, EnvelopeError, UplinkError
+from agent.errors import ConfigError, UplinkError
 from agent.identity import NamedCertificate
 from agent.papers.pairs import ALARM, STRIKES, PairedLink, Pairs
-from agent.papers.readers import NO_READERS, REVOKED, UNREADABLE, Readership, WatchedSealer
 from agent.papers.renewal import Renewal
-from agent.settings.envelope import ReaderLimits
 from agent.settings.identity import IdentityConfig
 from tests.agents import running, status
 from tests.broker import mosquitto
-from tests.enrolling import DEVICE, SITE, Device
+from tests.enrolling import Alarms, Clock, Device
 from tests.est_server import PEM, Issuer, est_server
 
 DAY_S = 86400.0
-
-
-class Clock:
-    """Monotonic time that moves when told; the wall is the real one, moved on by as much."""
-
-    def __init__(self):
-        self.gone_s = 0.0
-
-    def mono_s(self):
-        return 1000.0 + self.gone_s
-
-    def wall_s(self):
-        return time.time() + self.gone_s
-
-
-class Alarms(dict):
-    """What is alarmed now, and everything that ever was."""
-
-    def __init__(self):
-        super().__init__()
-        self.ever = []
-
-    def __call__(self, name, text):
-        if text is None:
-            self.pop(name, None)
-        else:
-            self[name] = text
-            self.ever.append((name, text))
 
 
 @dataclass
@@ -419,179 +385,3 @@ def test_a_whole_agent_enrols_connects_and_renews_itself(tmp_path):
     text = log.read_text()
     assert "once-only" not in text
     assert "PRIVATE" not in text
-
-
-# --- readers
-
-
-@dataclass
-class Room:
-    """A device that seals for readers by lists, and two readers with their keys."""
-
-    folder: Path
-    clock: Clock
-    alarms: Alarms
-    signing: SigningKey
-    old: ReaderKey
-    new: ReaderKey
-
-    def readership(self, *listed):
-        kid = self.signing.public.key_id.hex()
-        return Readership([key.public for key in listed], self.folder, SITE, DEVICE, kid, self.alarms)
-
-    def sealer(self, *listed):
-        identity = DeviceIdentity(SITE, DEVICE, self.signing)
-        sealer = Sealer(identity, [key.public for key in listed], clock=self.clock.mono_s)
-        return WatchedSealer(sealer, self.readership(*listed), self.clock)
-
-    def sign(self, *readers, revoked=(), **scope):
-        """What the updater brings: the list of readers, and the void keys."""
-        entries = [
-            {"public": public(key), "name": "somebody", "sites": ["*"], "devices": ["*"], **scope} for key in readers
-        ]
-        self._put("readers.json", {"schema": 1, "readers": entries})
-        self.revoke(*revoked)
-
-    def revoke(self, *keys):
-        kids = [{"kid": key.public.key_id.hex(), "reason": "lost"} for key in keys]
-        self._put("revoked.json", {"schema": 1, "keys": kids})
-
-    def _put(self, name, table):
-        fresh = self.folder / f"{name}.new"
-        fresh.write_text(json.dumps(table))
-        fresh.rename(self.folder / name)
-
-    def envelope(self, sealer, after_s=2.0):
-        self.clock.gone_s += after_s
-        return sealer.current_envelope()
-
-    def opens(self, key, envelope, sealed):
-        """Whether `key` opens what was sealed under `envelope`."""
-        trust = Trust((TrustedDevice(SITE, DEVICE, "sealed", (self.signing.public,)),))
-        opener = Opener([key], trust, ReaderLimits(), clock=self.clock.mono_s, wall=self.clock.wall_s)
-        topics = Topics(SITE, DEVICE)
-        opener.open(f"{topics.prefix}/{envelope.tail}", envelope.payload)
-        try:
-            return bool(opener.open(topics.twin("config"), sealed))
-        except EnvelopeError:
-            return False
-
-
-def public(key):
-    """As the signed lists hold it."""
-    return base64.b64encode(spki(key.public.public)).decode()
-
-
-def say(sealer):
-    """Something sealed under the current epoch."""
-    return sealer.seal(MessageType.TWIN, "config", b"\xa0")
-
-
-@pytest.fixture
-def room(tmp_path):
-    (tmp_path / "trust").mkdir()
-    old, new = ReaderKey.generate(), ReaderKey.generate()
-    return Room(tmp_path / "trust", Clock(), Alarms(), SigningKey.generate(), old, new)
-
-
-def test_a_reader_of_the_signed_list_is_added_without_a_new_epoch(room):
-    """The same key id in a new envelope: the new reader opens what was sealed before, too."""
-    sealer = room.sealer(room.old)
-    first = room.envelope(sealer)
-    sealed = say(sealer)
-    room.sign(room.new)
-    second = room.envelope(sealer)
-    assert second.kid == first.kid
-    assert second is not first
-    assert room.opens(room.new, second, sealed)
-    assert not room.opens(room.new, first, sealed)
-    assert room.envelope(sealer) is second, "said once"
-
-
-@pytest.mark.parametrize("how", ["removed", "revoked", "listed in limpet.toml and revoked"])
-def test_a_reader_who_is_removed_reads_nothing_from_then_on(room, how):
-    """D3: a new epoch at once; the old reader's key opens nothing of it."""
-    listed = [room.old, room.new] if how.startswith("listed") else [room.old]
-    sealer = room.sealer(*listed)
-    room.sign(room.new)
-    first = room.envelope(sealer)
-    assert room.opens(room.new, first, say(sealer))
-    room.sign(*([] if how == "removed" else [room.new]), revoked=() if how == "removed" else [room.new])
-    second = room.envelope(sealer)
-    assert second.kid != first.kid
-    sealed = say(sealer)
-    assert room.opens(room.old, second, sealed)
-    assert not room.opens(room.new, second, sealed)
-
-
-def test_entries_for_other_devices_and_of_other_kinds_are_left_out(room):
-    """Sites and devices are honoured; a signing key among the readers does not stop the others."""
-    sealer = room.sealer(room.old)
-    first = room.envelope(sealer)
-    room.sign(room.new, sites=["elsewhere"])
-    assert room.envelope(sealer).kid == first.kid
-    assert not room.opens(room.new, room.envelope(sealer), say(sealer))
-    room.sign(room.signing, room.new)
-    assert room.opens(room.new, room.envelope(sealer), say(sealer))
-
-
-def test_when_all_readers_are_revoked_nothing_is_published(room):
-    """Fails closed: no envelope and no message, an alarm; the next list mends it."""
-    sealer = room.sealer(room.old)
-    room.envelope(sealer)
-    room.sign(revoked=[room.old])
-    with pytest.raises(ConfigError, match="none is left"):
-        room.envelope(sealer)
-    assert "nothing is published" in room.alarms[NO_READERS]
-    with pytest.raises(EnvelopeError):
-        say(sealer)
-    with pytest.raises(ConfigError, match="none is left"):
-        sealer.current_envelope()
-    room.sign(room.new, revoked=[room.old])
-    assert room.opens(room.new, room.envelope(sealer), say(sealer))
-    assert NO_READERS not in room.alarms
-
-
-@pytest.mark.parametrize("name", ["readers.json", "revoked.json"])
-@pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 9}', b'{"schema":1,"keys":7}'], ids=str)
-def test_a_damaged_list_changes_nothing_and_is_alarmed(room, name, content):
-    """G1: what was read last counts; the alarm names the file and goes when it is mended."""
-    sealer = room.sealer(room.old)
-    room.sign(room.new)
-    first = room.envelope(sealer)
-    (room.folder / name).write_bytes(content)
-    assert room.envelope(sealer) is first
-    assert name in room.alarms[UNREADABLE]
-    room.sign(room.new)
-    room.envelope(sealer)
-    assert UNREADABLE not in room.alarms
-
-
-def test_before_the_void_keys_are_known_nothing_is_sealed(room):
-    """G1: an unreadable revoked.json at the start fails closed, and says which file."""
-    (room.folder / "revoked.json").write_bytes(b"torn")
-    sealer = room.sealer(room.old)
-    with pytest.raises(ConfigError, match=r"revoked\.json"):
-        room.envelope(sealer)
-    with pytest.raises(EnvelopeError):
-        say(sealer)
-    room.revoke(room.new)
-    assert room.opens(room.old, room.envelope(sealer), say(sealer))
-
-
-def test_a_revoked_list_that_vanishes_is_not_forgotten(room):
-    """Deleting the file gives nobody his key back."""
-    sealer = room.sealer(room.old, room.new)
-    room.revoke(room.new)
-    first = room.envelope(sealer)
-    (room.folder / "revoked.json").unlink()
-    assert room.envelope(sealer) is first
-    assert not room.opens(room.new, first, say(sealer))
-
-
-def test_a_device_whose_own_key_is_revoked_says_so(room):
-    """Its readers refuse it; the device raises the alarm."""
-    sealer = room.sealer(room.old)
-    room.revoke(room.signing)
-    room.envelope(sealer)
-    assert "enrol the device anew" in room.alarms[REVOKED]

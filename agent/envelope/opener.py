@@ -72,6 +72,8 @@ class _Epoch:
 
     body: EnvelopeBody
     key: EpochKey | None
+    signer: bytes
+    """Id of the device key that vouched for it."""
     seen: SeenCounters = field(default_factory=SeenCounters)
 
 
@@ -132,7 +134,7 @@ class Opener:
         self._trust.verify(statement, external, body.site, body.device, self._wall())
         if body.kid.hex() != tail.name:
             raise EnvelopeError("key envelope stands on the topic of another key id")
-        self._learn(body)
+        self._learn(body, statement.key_id)
         for waiting in self._room.release(body.kid):
             try:
                 opened = self._message(waiting.topic, topics.read(waiting.topic), waiting.payload)
@@ -142,7 +144,7 @@ class Opener:
             if opened is not None:
                 yield opened
 
-    def _learn(self, body: EnvelopeBody) -> None:
+    def _learn(self, body: EnvelopeBody, signer: bytes) -> None:
         """Remember a verified envelope; a second one for the same epoch may add this reader, never change the key."""
         place = (body.kid, body.site, body.device)
         if place in self._closed:
@@ -154,7 +156,7 @@ class Opener:
             if len(claims) >= MAX_CLAIMS:
                 raise EnvelopeError("key envelope claims a key id that too many devices claim")
             claims.append(place)
-            self._epochs[place] = _Epoch(body, key)
+            self._epochs[place] = _Epoch(body, key, signer)
             self._forget_oldest()
         elif known.key is None:
             known.key = key
@@ -186,6 +188,8 @@ class Opener:
             return None
         epoch, squeezed = self._decrypt(sealed, tail, [self._epochs[place] for place in claims])
         body = epoch.body
+        if self._trust.void(epoch.signer):
+            raise EnvelopeError("message is of an epoch whose device key was revoked since")
         if sealed.n in epoch.seen:
             raise ReplayError("message was opened before: a duplicate delivery or a replay")
         epoch.seen.add(sealed.n)

@@ -9,6 +9,7 @@ from agent.envelope.keyfiles import read_public
 from agent.envelope.keys import DeviceIdentity, ReaderKey, ReaderPublic, SigningKey, VerifyKey, spki
 from agent.envelope.message import Zip
 from agent.envelope.opener import Opener
+from agent.envelope.revoked import RevokedFile
 from agent.envelope.sealer import PlainSealer, Sealer
 from agent.envelope.squeeze import has_zstd
 from agent.envelope.trust import Trust, TrustedDevice, load_authority
@@ -58,7 +59,8 @@ def make_opener(config: ReaderConfig) -> Opener:
         TrustedDevice(d.site, d.device, d.mode, tuple(VerifyKey.load(path) for path in d.keys)) for d in config.device
     )
     authority = load_authority(config.authority) if config.authority else None
-    return Opener(keys, Trust(devices, authority, config.authority_site), config.limits)
+    revoked = RevokedFile(config.revoked) if config.revoked else frozenset
+    return Opener(keys, Trust(devices, authority, config.authority_site, revoked), config.limits)
 
 
 def _certificate(path: Path, key: SigningKey) -> bytes:

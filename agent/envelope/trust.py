@@ -6,6 +6,7 @@ must be issued directly by the authority (one hop), be valid now, and carry the 
 
 import datetime
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -45,6 +46,12 @@ class Trust:
     authority: x509.Certificate | None = field(default=None, repr=False)
     authority_site: str = ""
     """The one site for which `authority` may certify devices."""
+    revoked: Callable[[], frozenset[str]] = frozenset
+    """The ids (hex) of keys that are void now: it wins over the list and over the authority."""
+
+    def void(self, key_id: bytes) -> bool:
+        """Whether the key is revoked."""
+        return key_id.hex() in self.revoked()
 
     def device(self, site: str, device: str) -> TrustedDevice | None:
         """The listed device, one that the authority could certify, or None."""
@@ -60,6 +67,8 @@ class Trust:
         known = self.device(site, device)
         if known is None or known.mode == "plain":
             raise EnvelopeError("signature is by a device that this reader does not trust: list its key to trust it")
+        if self.void(message.key_id):
+            raise EnvelopeError("signature is by a key that is revoked: enrol the device anew")
         for key in known.keys:
             if key.key_id == message.key_id:
                 return message.verify(key, external)

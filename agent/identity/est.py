@@ -8,6 +8,7 @@ taken is decided by the caller. Ours is proved by the pair in use (mTLS) or by a
 import base64
 import binascii
 import email.utils
+import encodings.idna  # noqa: F401 - loaded now: later `limpet enroll --user` may not read Python's own folder
 import http.client
 import ssl
 import time

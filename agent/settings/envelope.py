@@ -72,6 +72,8 @@ class ReaderConfig:
     """Certificate (PEM) of the site's authority: devices certified by it are believed without being listed."""
     authority_site: str = ""
     """The one site for which `authority` may certify devices."""
+    revoked: Path | None = None
+    """trust/revoked.json of the repository: a device whose key stands there is not believed, from the next look on."""
     limits: ReaderLimits = ReaderLimits()
 
     def __post_init__(self) -> None:
