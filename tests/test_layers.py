@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import tomllib
 
 import pytest
 
@@ -15,8 +17,10 @@ from agent.layers.effective import effective, written_by
 from agent.layers.record import Baseline, Provisional, Record, Remote, decode, encode
 from agent.settings import capture
 from agent.settings.core import ModelUse, PipelineConfig
+from agent.settings.remote import RemoteConfig
 from agent.settings.runtime import RuntimeOptions
 from agent.strict import build
+from tests.agents import ROOT
 
 LOCAL = """
 schema = 1
@@ -135,6 +139,14 @@ def test_whatever_is_not_on_the_list_is_refused_by_layer_table_and_key(path, tab
         _laid(path, table)
 
 
+def test_the_updaters_table_is_the_fleets(path):
+    """The updater reads signed layers by itself; a single request must not seem to work and change nothing."""
+    local = read_tables(path)
+    assert effective(path, local, [Layer("base", {"updates": {"channel": "beta"}})]).config.updates.channel == "beta"
+    with pytest.raises(ConfigError, match=r"layer set-config \[updates\]: key 'channel': is the updater's"):
+        effective(path, local, [Layer("set-config", {"updates": {"channel": "beta"}})])
+
+
 def test_the_list_names_only_keys_that_exist():
     """A key that was renamed in the settings would otherwise be closed for ever without a word."""
     hints = {part.name: part.default_factory for part in dataclasses.fields(Config) if part.name != "schema"}
@@ -226,6 +238,21 @@ def test_a_layer_never_changes_what_it_is_laid_over(path):
     before = json.dumps(local)
     effective(path, local, [Layer("l", {"log": {"level": "debug"}, "sources": {"rows": {"interval_s": 9.0}}})])
     assert json.dumps(local) == before
+
+
+def test_the_page_shows_layers_that_are_accepted_and_the_list_as_it_is(path):
+    """docs/remote-configuration.md: its examples load, and its table names the keys of the code."""
+    page = (ROOT / "docs" / "remote-configuration.md").read_text()
+    layer, remote = (tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL))
+    kinds = {"microphone": "microphone"}
+    allowed.require_allowed(Layer("base", layer), kinds, build(RemoteConfig, {}, "x"))
+    with pytest.raises(ConfigError, match="is locked"):
+        allowed.require_allowed(Layer("base", layer), kinds, build(RemoteConfig, remote["remote"], "x"))
+    rows = dict(re.findall(r"^\| `\[([a-z.<>]+)\]` \| `([a-z_ ]+)`", page, re.MULTILINE))
+    told = {table: frozenset(keys.split()) for table, keys in rows.items()}
+    assert {table: told[table] for table in allowed.TABLES} == dict(allowed.TABLES)
+    assert told["pipelines.<name>"] == allowed.PIPELINES
+    assert told["pipelines.<name>.model.runtime"] == allowed.RUNTIME
 
 
 def test_fleet_layers_are_read_lowest_first(path, tmp_path):

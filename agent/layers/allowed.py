@@ -18,6 +18,9 @@ from agent.settings.remote import RemoteConfig
 
 Key = tuple[str, ...]
 
+SETTINGS: Final = "set-config"
+"""Name of the highest layer: what single requests changed."""
+
 TABLES: Final[Mapping[str, frozenset[str]]] = {
     "cache": frozenset({"enabled", "entries", "size_mb", "ttl_s", "stateful"}),
     "log": frozenset({"level", "burst"}),
@@ -98,12 +101,14 @@ def _problem(layer: Layer, key: Key, value: Any, kinds: Mapping[str, str], lock:
     if key == ("schema",):
         return "" if value == 1 and not isinstance(value, bool) else f"{layer}: key 'schema': it must be 1"
     where = f"{layer} [{'.'.join(key[:-1])}]" if len(key) > 1 else str(layer)
-    why = _closed(key, kinds) or _locked(key, lock) or _unfit(key, value, lock)
+    why = _closed(layer, key, kinds) or _locked(key, lock) or _unfit(key, value, lock)
     return f"{where}: key '{key[-1]}': {why}" if why else ""
 
 
-def _closed(key: Key, kinds: Mapping[str, str]) -> str:
+def _closed(layer: Layer, key: Key, kinds: Mapping[str, str]) -> str:
     table, *rest = key
+    if table == "updates" and layer.name == SETTINGS:
+        return "is the updater's, which hears of no single request: set it in limpet.toml or in a layer of the fleet"
     if table == "sources":
         return _closed_source(rest, kinds)
     if table == "pipelines":

@@ -13,15 +13,13 @@ from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from agent.errors import ConfigError
 from agent.health import Health
-from agent.layers.allowed import Layer
+from agent.layers.allowed import SETTINGS, Layer
 from agent.migrations import Ladder
 from agent.progress import Reason
 from agent.strict import Range, build
 
 REFUSED_LIMIT: Final = 16
 ENDED_LIMIT: Final = 32
-SETTINGS: Final = "set-config"
-"""Name of the highest layer."""
 Origin: TypeAlias = Literal["set-config", "fleet", "revert"]
 RECORDS: Final[Ladder[dict[str, Any]]] = Ladder("remote configuration record", 1, {})
 """Steps from older records to this one's format; none so far."""
