@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from agent.depot import Pick, State, burn_all, folder_of, read_state, read_token
+from agent.depot import Pick, State, folder_of, present, read_state, read_token
 from agent.durable import read_limited
 from agent.errors import LimpetError, ModelError, UpdateError
 from agent.manifest import MANIFEST_FILE, Manifest, load_manifest
@@ -22,6 +22,8 @@ from agent.package import MANIFEST_LIMIT_BYTES, PackageManifest
 from agent.package.manifest import PACKAGE_FILE
 from agent.registry import Origin
 from agent.settings.updates import UpdatesConfig
+from agent.updates.jobs import Book
+from agent.updates.verdicts import burn
 
 if TYPE_CHECKING:
     from agent.package.recipients import ModelKey
@@ -67,6 +69,17 @@ class Stock:
         except OSError:
             return ()
         return status.st_ino, status.st_ctime_ns
+
+    def there(self, name: str) -> tuple[Pick, ...]:
+        """Every version of the model that lies in the depot, as far as its package can be read. Nothing is proved."""
+        found = []
+        for folder, version, _ in present(self.config.folder, name):
+            try:
+                data = read_limited(folder / PACKAGE_FILE, MANIFEST_LIMIT_BYTES)
+            except (OSError, ValueError):
+                continue
+            found.append(Pick(version, hashlib.sha256(data).hexdigest()))
+        return tuple(found)
 
     def hold(self, name: str, pick: Pick) -> Held:
         """The model that `pick` names, once its texts are what was signed. Raises ModelError."""
@@ -128,7 +141,7 @@ def first_token(config: UpdatesConfig) -> int | None:
     if not os.access(config.folder, os.W_OK):
         return read_token(config.token)
     try:
-        return burn_all(config.folder).generation
+        return burn(config.folder, Book(config.folder)).generation
     except UpdateError as exc:
         log.error("tries not burnt, so no candidate will run: %s", exc)
         return None

@@ -1,4 +1,4 @@
-"""`limpet models`: list what is installed, verify a model in every respect, describe a new one."""
+"""`limpet models`: list what is installed, verify a model in every respect, choose what runs, describe a new one."""
 
 import argparse
 import json
@@ -8,24 +8,39 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from agent.cli.depotmodels import bad, change, held, use
 from agent.cli.options import DEFAULT_CONFIG, Commands, add_config
 from agent.config import load_config
+from agent.depot import State
 from agent.errors import LimpetError
 from agent.golden import selftest
 from agent.inference import open_model
 from agent.manifest import Artifact, Manifest
-from agent.registry import Found, candidates, find, installed, verified
+from agent.registry import OPERATOR, Found, Origin, candidates, find, installed, verified
 from agent.settings.runtime import ModelsConfig
+from agent.settings.updates import UpdatesConfig
 from agent.shelf import FACTORY_MODELS
 from agent.skeleton import skeleton
+from agent.stock import Stock
+from agent.updates.jobs import Do
 from agent.views import views
+
+CHANGES: dict[Do, str] = {
+    "activate": "run a version of the depot at once, without a trial, or the factory's",
+    "rollback": "end a trial, or else go back to the version before; what goes is not tried again",
+    "pin": "let no update touch a model until it is unpinned",
+    "unpin": "take updates again",
+}
+"""Verbs that change what runs."""
 
 
 def add_parser(sub: Commands) -> None:
     """Describe the command."""
     parser = sub.add_parser("models", help="list and verify models, or describe a new one")
     add_config(parser)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|verify|new")
+    verbs = parser.add_subparsers(
+        dest="verb", required=True, metavar="list|verify|activate|rollback|pin|unpin|new"
+    )
     listing = verbs.add_parser("list", help="the models in the model folders")
     verifying = verbs.add_parser("verify", help="permissions, digests, loading, golden inputs")
     verifying.add_argument("models", nargs="*", metavar="MODEL", help="names or folders (default: all installed)")
@@ -33,6 +48,12 @@ def add_parser(sub: Commands) -> None:
     for verb in (listing, verifying):
         verb.add_argument("--json", action="store_true", help="JSON lines (docs/models.schema.json)")
         verb.add_argument("--folder", type=Path, action="append", help="look here instead of the configured folders")
+    for name, text in CHANGES.items():
+        changing = verbs.add_parser(name, help=text)
+        changing.add_argument("model", metavar="MODEL")
+        if name in ("activate", "pin"):
+            many = None if name == "activate" else "?"
+            changing.add_argument("version", nargs=many, default="", metavar="VERSION", help="or 'factory'")
     new = verbs.add_parser("new", help="print a model.toml written from a model file")
     new.add_argument("file", type=Path, metavar="FILE", help=".tflite or .onnx")
     new.add_argument("--write", action="store_true", help="write it beside the file, if there is none yet")
@@ -42,24 +63,53 @@ def run(args: argparse.Namespace) -> int:
     """Run the verb; 1 when a model is not in order, or when there is none to verify."""
     if args.verb == "new":
         return _new(args.file, write=args.write)
-    config = _models_config(args.config)
+    config, updates = _configs(args.config)
+    if args.verb in CHANGES:
+        return change(updates, args.verb, args.model, getattr(args, "version", ""))
     roots = args.folder or [*config.folders, FACTORY_MODELS]
     if args.verb == "list":
-        rows = [_listed(found) for found in installed(roots)]
-        _show(rows, args.json, ("name", "version", "modality", "runtime", "size_bytes", "sha256", "state"))
+        rows = list(_rows(roots, None if args.folder else updates))
+        more = () if args.folder else ("use",)
+        _show(rows, args.json, ("name", "version", *more, "modality", "runtime", "size_bytes", "sha256", "state"))
     else:
-        found = [_found(name, roots) for name in args.models] or list(installed(roots))
-        rows = [row for one in _told(found) for row in _verify(one, config, args.artifacts)]
+        found = [*_asked(args.models, roots, None if args.folder else updates)]
+        rows = [row for one, origin in _told(found) for row in _verify(one, config, args.artifacts, origin)]
         _show(rows, args.json, ("name", "version", "file", "runtime", "goldens", "state"))
     if not rows:
         print(f"no models in {', '.join(map(str, roots))}", file=sys.stderr)
         return 1 if args.verb == "verify" else 0
-    return 1 if any(row["state"] != "ok" for row in rows) else 0
+    return 1 if any(row["state"] != "ok" and row.get("use") != "bad" for row in rows) else 0
 
 
-def _models_config(path: Path) -> ModelsConfig:
-    """The configured one, or the defaults where no agent is installed."""
-    return load_config(path).models if path != DEFAULT_CONFIG or os.path.lexists(path) else ModelsConfig()
+def _configs(path: Path) -> tuple[ModelsConfig, UpdatesConfig]:
+    """The configured ones, or the defaults where no agent is installed."""
+    if path == DEFAULT_CONFIG and not os.path.lexists(path):
+        return ModelsConfig(), UpdatesConfig()
+    config = load_config(path)
+    return config.models, config.updates
+
+
+def _rows(roots: Iterable[Path], updates: UpdatesConfig | None) -> Iterator[dict[str, Any]]:
+    """What the folders hold, then the depot's versions, then what went wrong here."""
+    state = Stock(updates).state() if updates else State()
+    for found in installed(roots):
+        name = found.manifest.name if found.manifest else found.folder.name
+        yield _listed(found) | ({"use": use(state.model(name), None)} if updates else {})
+    for found, _, words in held(updates) if updates else ():
+        yield _listed(found) | {"use": words}
+    yield from bad(updates) if updates else ()
+
+
+def _asked(
+    names: list[str], roots: Iterable[Path], updates: UpdatesConfig | None
+) -> Iterator[tuple[Found, Origin]]:
+    """The models called `names`, in folders and in the depot; all of them when no name is given."""
+    kept = list(held(updates, tuple(names))) if updates else []
+    there = {found.manifest.name for found, _, _ in kept if found.manifest}
+    for found in [_found(name, roots) for name in names] or installed(roots):
+        if found.manifest is not None or str(found.folder) not in there:
+            yield found, OPERATOR
+    yield from ((found, origin) for found, origin, _ in kept)
 
 
 def _found(name: str, roots: Iterable[Path]) -> Found:
@@ -70,11 +120,11 @@ def _found(name: str, roots: Iterable[Path]) -> Found:
     return Found(manifest.folder, manifest)
 
 
-def _told(found: list[Found]) -> Iterator[Found]:
+def _told(found: list[tuple[Found, Origin]]) -> Iterator[tuple[Found, Origin]]:
     """The same, with progress on a terminal."""
     for number, one in enumerate(found, 1):
         if sys.stderr.isatty():
-            print(f"\r\033[K{number}/{len(found)} {one.folder.name} ", end="", file=sys.stderr, flush=True)
+            print(f"\r\033[K{number}/{len(found)} {one[0].folder.name} ", end="", file=sys.stderr, flush=True)
         yield one
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
@@ -96,23 +146,28 @@ def _listed(found: Found) -> dict[str, Any]:
     return _named(manifest) | {"modality": manifest.modality, **more, "folder": str(manifest.folder)}
 
 
-def _verify(found: Found, config: ModelsConfig, artifact_root: Path | None) -> list[dict[str, Any]]:
+def _verify(found: Found, config: ModelsConfig, artifact_root: Path | None, origin: Origin) -> list[dict[str, Any]]:
     """A row per artifact: all are hashed, those for this machine are loaded and run on the golden inputs."""
     if found.manifest is None:
         return [{"name": found.folder.name, "state": found.error}]
     manifest = found.manifest
-    return [_verify_one(manifest, artifact, config, artifact_root) for artifact in manifest.artifacts]
+    return [_verify_one(manifest, artifact, config, artifact_root, origin) for artifact in manifest.artifacts]
 
 
-def _verify_one(manifest: Manifest, artifact: Artifact, config: ModelsConfig, root: Path | None) -> dict[str, Any]:
+def _verify_one(
+    manifest: Manifest, artifact: Artifact, config: ModelsConfig, root: Path | None, origin: Origin
+) -> dict[str, Any]:
     row = _named(manifest) | {"file": artifact.file, "sha256": artifact.sha256}
     limit_bytes = int(config.artifact_limit_mb * 1e6)
     try:
-        with verified(manifest, artifact, root, limit_bytes):
+        here = artifact in candidates(manifest, present=artifact.requires)
+        if not here and origin is not OPERATOR and not (manifest.folder / artifact.file).exists():
+            return row | {"runtime": f"not fetched ({artifact.arch})", "state": "ok"}
+        with verified(manifest, artifact, root, limit_bytes, origin):
             pass
-        if artifact not in candidates(manifest, present=artifact.requires):
+        if not here:
             return row | {"runtime": f"not here ({artifact.arch})", "state": "ok"}
-        runner = open_model(manifest, artifact_root=root, limit_bytes=limit_bytes, only=artifact)
+        runner = open_model(manifest, artifact_root=root, limit_bytes=limit_bytes, only=artifact, origin=origin)
     except LimpetError as exc:
         return row | {"state": str(exc)}
     try:

@@ -7,8 +7,6 @@ numpy and the runtimes are loaded only when something is fetched or tried.
 import argparse
 import json
 import logging
-import os
-import pwd
 import socket
 import sys
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.cli.options import Commands, add_config
+from agent.cli.rights import become_owner
 from agent.depot import AGENT, ModelState, read_state, write_token
 from agent.depot.places import drop_token
 from agent.errors import ConfigError
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.status:
         return _status(terms, args.json)
     logging.basicConfig(level=logging.INFO if args.jobs or args.timer else logging.WARNING, format="%(message)s")
-    _become_owner(terms.updates.folder)
+    become_owner(terms.updates.folder)
     book = Book(terms.updates.folder)
     if args.burn:
         return _burn(terms, book)
@@ -143,18 +142,6 @@ def _is_running(terms: Terms) -> bool:
     with socket.socket(socket.AF_UNIX) as door:
         door.settimeout(1.0)
         return door.connect_ex(str(terms.runtime / "control.sock")) == 0
-
-
-def _become_owner(folder: Path) -> None:
-    """Root by hand becomes the updater's user: what root would write, that user could not replace."""
-    try:
-        owner = folder.stat()
-    except OSError:
-        return
-    if os.geteuid() == 0 and owner.st_uid != 0:
-        os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
-        os.setgid(owner.st_gid)
-        os.setuid(owner.st_uid)
 
 
 def _status(terms: Terms, as_json: bool) -> int:
