@@ -11,12 +11,14 @@ import venv
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from agent import cbor, codec
-from agent.envelope import Opener, ReaderKey, Topics, Trust, TrustedDevice, VerifyKey, Zip
+from agent.envelope import Opener, ReaderKey, SigningKey, Topics, Trust, TrustedDevice, VerifyKey, Zip, topics
 from agent.envelope import message as message_module
 from agent.envelope.squeeze import has_zstd
 from agent.errors import EnvelopeError
+from agent.request import Target, external, parse_request, sign_request
 from agent.settings.envelope import ReaderLimits
 from tests.sealing import event
 
@@ -107,6 +109,23 @@ def test_a_reader_in_another_language_agrees():
             assert lines[vector["name"]].get("same"), lines[vector["name"]]
             assert lines[vector["name"]]["opened"] == vector["expect"]
     assert all("refused" in lines[vector["name"]] for vector in VECTORS["refused"])
+    assert all(lines[request["name"]]["same"] for request in VECTORS["requests"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["requests"], ids=lambda vector: vector["name"])
+def test_a_request_is_read_and_written_as_the_vectors_say(vector):
+    """What a tool in another language signs, a device reads, and the same claims make the same bytes."""
+    key = SigningKey(ed25519.Ed25519PrivateKey.from_private_bytes(bytes.fromhex(VECTORS["technician"]["private_raw"])))
+    assert key.public.key_id.hex() == VECTORS["technician"]["key_id"] == vector["key_id"]
+    tail = topics.read(vector["topic"])
+    assert (tail.place, tail.name) == ("request", f"{vector['operation']}/{vector['id']}")
+    target = Target(tail.site, tail.device, *tail.name.split("/"))
+    request = parse_request(bytes.fromhex(vector["payload"]), target).verified(key.public)
+    said = {"issued_s": request.issued_s, "expires_s": request.expires_s, "counter": request.counter}
+    said |= {"audience": request.audience, "args": dict(request.args), "nonce": request.nonce.hex()}
+    assert said == {name: vector[name] for name in said}
+    assert sign_request(key, request).hex() == vector["payload"]
+    assert external(target).hex() == vector["external"]
 
 
 def _interop_python():
@@ -138,7 +157,7 @@ def test_foreign_validators_accept_our_events():
     if subprocess.run([_interop_python(), "-c", "import pycddl"], capture_output=True, check=False).returncode:
         pytest.skip("pycddl has no wheel for this Python and processor")
     told = _ask_peer("schema_peer.py", str(ROOT / "docs"))
-    assert told["json"] == sum(len(v["expect"]) for v in VECTORS["opens"]) - 3  # twin, alarm and status are no events
+    assert told["json"] == sum(len(v["expect"]) for v in VECTORS["opens"]) - 5  # twin, alarm, state, capability, status
     assert len(told["cbor"]) == 5
     assert told["refused"] == told["spoilt"] == 8
 

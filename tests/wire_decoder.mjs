@@ -18,13 +18,17 @@ function head(major, count) {
   if (count < 24) return [major << 5 | count];
   if (count < 256) return [major << 5 | 24, count];
   if (count < 65536) return [major << 5 | 25, count >> 8, count & 255];
-  return [major << 5 | 26, count >>> 24, count >> 16 & 255, count >> 8 & 255, count & 255];
+  if (count < 2 ** 32) return [major << 5 | 26, count >>> 24, count >> 16 & 255, count >> 8 & 255, count & 255];
+  return [major << 5 | 27, ...new Uint8Array(new BigUint64Array([BigInt(count)]).buffer).reverse()];
 }
+
+const inOrder = ([a], [b]) => Buffer.compare(encode(a), encode(b));  // bytewise order of the encoded keys
 
 function encode(value) {
   if (typeof value === "number") return Uint8Array.from(value < 0 ? head(1, -1 - value) : head(0, value));
   if (typeof value === "string") return cat(head(3, utf8(value).length), utf8(value));
   if (value instanceof Uint8Array) return cat(head(2, value.length), value);
+  if (value instanceof Map) return cat(head(5, value.size), ...[...value].sort(inOrder).flat().map(encode));
   return cat(head(4, value.length), ...value.map(encode));
 }
 
@@ -147,13 +151,13 @@ async function believe(reader, signed, site, device, external) {
 function tailOf(topic) {
   const levels = topic.split("/"), n = levels.length;
   if (levels[n - 3] === "e" && levels[n - 1] === "gap") return { place: "gap", name: levels[n - 2], used: 3 };
-  if (levels[n - 3] === "cmd") return { place: "cmd", name: `${levels[n - 2]}/${levels[n - 1]}`, used: 3 };
-  if (["e", "keys", "twin", "m", "a"].includes(levels[n - 2])) return { place: levels[n - 2], name: levels[n - 1], used: 2 };
+  if (["cmd", "req"].includes(levels[n - 3])) return { place: `${levels[n - 3]}/`, name: `${levels[n - 2]}/${levels[n - 1]}`, used: 3 };
+  if (["e", "keys", "twin", "m", "a", "cmd"].includes(levels[n - 2])) return { place: levels[n - 2], name: levels[n - 1], used: 2 };
   if (levels[n - 1] === "status") return { place: "status", name: "", used: 1 };
   return refuse("no topic of ours");
 }
 
-const PLACE = { 1: "e", 2: "e", 3: "gap", 4: "twin", 5: "m", 6: "a", 7: "cmd" };
+const PLACE = { 1: "e", 2: "e", 3: "gap", 4: "twin", 5: "m", 6: "a", 7: "cmd/", 8: "cmd" };
 
 function inflate(bytes, zip) {
   if (zip === 0) return bytes;
@@ -209,6 +213,20 @@ async function open(reader, topic, bytes) {
   return refuse("neither sealed nor plain");
 }
 
+// --- requests (section 12): the technician's side
+
+async function sign(seed, request) {
+  const pkcs8 = cat(hex("302e020100300506032b657004220420"), hex(seed));
+  const key = await subtle.importKey("pkcs8", pkcs8, "Ed25519", false, ["sign"]);
+  const protectedBytes = encode(new Map([[1, -8], [4, hex(request.key_id)]]));
+  const claims = new Map([[1, request.audience], [2, request.issued_s], [3, request.expires_s], [4, request.counter],
+    [5, new Map(Object.entries(request.args))], ...(request.nonce ? [[6, hex(request.nonce)]] : [])]);
+  const external = encode(["limpet-req-v1", request.site, request.device, request.operation, request.id]);
+  const payload = encode(claims);
+  const signature = await subtle.sign("Ed25519", key, encode(["Signature1", protectedBytes, external, payload]));
+  return cat([0xd2], head(4, 4), encode(protectedBytes), [0xa0], encode(payload), encode(new Uint8Array(signature)));
+}
+
 const vectors = JSON.parse(readFileSync(process.argv[2], "utf-8"));
 const reader = {
   id: vectors.reader.key_id, private: hex(vectors.reader.private_raw), public: hex(vectors.reader.public_raw),
@@ -223,4 +241,8 @@ for (const vector of [...vectors.opens, ...vectors.refused]) {
     line = { name: vector.name, refused: error.message };
   }
   console.log(JSON.stringify(line));
+}
+for (const request of vectors.requests) {
+  const made = toHex(await sign(vectors.technician.private_raw, request));
+  console.log(JSON.stringify({ name: request.name, same: made === request.payload }));
 }

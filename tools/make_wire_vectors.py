@@ -17,6 +17,7 @@ from agent.envelope import DeviceIdentity, MessageType, PlainSealer, ReaderKey, 
 from agent.envelope import message as message_module
 from agent.envelope.keys import spki
 from agent.records import Draft, Event, ModelRef
+from agent.request import Request, Target, external, sign_request
 
 WARNING = "TEST KEYS, published on purpose. Never use them for anything but tests of readers."
 WALL_S = 1790000000
@@ -70,11 +71,16 @@ class Device:
         """A sealed message with the steps between, so that a reader under work can see where it goes wrong."""
         maps = [codec.to_map(one) if isinstance(one, Event) else one for one in said]
         encoded = [cbor.encode(one) for one in maps]
-        tail = topic.removeprefix(f"{self.topics.prefix}/").split("/")[1]
+        tail = self._name(topic)
         payload = cbor.array_of(encoded) if kind is MessageType.BATCH else encoded[0]
         sealed = self.sealer.seal(kind, tail, payload, zip_)
         steps = self._steps(sealed, tail)
         return {"name": name, "topic": topic, "payload": sealed.hex(), "steps": steps, "expect": maps}
+
+    def _name(self, topic: str) -> str:
+        """What the page calls the name of a message: "<op>/<id>" of a state, else the level after the first."""
+        levels = topic.removeprefix(f"{self.topics.prefix}/").split("/")
+        return "/".join(levels[1:]) if levels[0] == "cmd" else levels[1]
 
     def _steps(self, sealed: bytes, tail: str) -> dict[str, Any]:
         parts = message_module.parse(sealed)
@@ -110,6 +116,7 @@ def vectors() -> dict[str, Any]:
     guest = ReaderKey(x25519.X25519PrivateKey.from_private_bytes(secret("second reader key")))
     edge_key = ed25519.Ed25519PrivateKey.from_private_bytes(secret("edge signing key"))
     vault_key = ec.derive_private_key(int.from_bytes(secret("vault signing key"), "big") >> 1, ec.SECP256R1())
+    technician = SigningKey(ed25519.Ed25519PrivateKey.from_private_bytes(secret("technician key")))
     edge = Device("edge", SigningKey(edge_key), [guest, reader])
     vault = Device("vault", SigningKey(vault_key), [reader])
     opens = [edge.envelope(), *_messages(edge), vault.envelope(), _second_suite(vault), *_plain()]
@@ -128,6 +135,11 @@ def vectors() -> dict[str, Any]:
             {"device": d, "kid": entropy(d)(8).hex(), "key": entropy(d)(32).hex(), "base_iv": entropy(d)(12).hex()}
             for d in ("edge", "vault")
         ],
+        "technician": {
+            "key_id": technician.public.key_id.hex(), "private_raw": secret("technician key").hex(),
+            "public_spki": spki(technician.public.public).hex(),
+        },
+        "requests": _requests(technician),
         "opens": opens,
         "refused": _refused(opens, unheard),
     }  # fmt: skip
@@ -146,7 +158,44 @@ def _messages(edge: Device) -> list[dict[str, Any]]:
         edge.message("gap", MessageType.GAP, edge.topics.gap("door"), [gap]),
         edge.message("twin", MessageType.TWIN, edge.topics.twin("models"), [twin]),
         edge.message("alarm", MessageType.ALARM, edge.topics.alarm("disk"), [alarm]),
+        edge.message("state", MessageType.STATE, edge.topics.state("update", "19d2ac0f3801"), [_state()]),
+        edge.message("capability", MessageType.CAPABILITY, edge.topics.capability("update"), [_capability()]),
     ]
+
+
+def _state() -> dict[str, Any]:
+    return {
+        "id": "19d2ac0f3801", "operation": "update", "status": "download", "version": 3, "reason": "", "text": "",
+        "t_wall_s": WALL_S + 0.5, "done_bytes": 65536, "total_bytes": 1048576, "detail": {"model": "keywords"},
+        "by": "ann",
+    }  # fmt: skip
+
+
+def _capability() -> dict[str, Any]:
+    args = {"model": "a string", "version": "a string"}
+    return {"schema": 1, "roles": ["technician", "admin"], "args": args, "mutating": True}
+
+
+def _requests(key: SigningKey) -> list[dict[str, Any]]:
+    """Signed requests; Ed25519 makes the same bytes each time."""
+    now_s, args = WALL_S, {"model": "keywords", "version": "1.1.0"}
+    made: list[dict[str, Any]] = []
+    asked: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("request, update", "update", {"args": args}),
+        ("request, no arguments", "ping", {}),
+        ("request, with the device's nonce", "rollback", {"args": {"model": "keywords"}, "nonce": bytes(range(8))}),
+        ("request, another fleet", "update", {"args": args, "audience": "acme"}),
+    )
+    for name, operation, more in asked:
+        target = Target("test-site", "edge", operation, "19d2ac0f3801")
+        request = Request(target, now_s, now_s + 900, now_s * 1000 + len(made), **more)
+        topic = Topics(target.site, target.device).request(operation, target.id)
+        said: dict[str, Any] = {"site": target.site, "device": target.device, "operation": operation, "id": target.id}
+        said |= {"audience": request.audience, "issued_s": now_s, "expires_s": now_s + 900}
+        said |= {"counter": request.counter, "args": dict(request.args), "nonce": request.nonce.hex()}
+        said |= {"key_id": key.public.key_id.hex(), "external": external(target).hex()}
+        made.append({"name": name, "topic": topic, "payload": sign_request(key, request).hex(), **said})
+    return made
 
 
 def _batch(edge: Device, zip_: Zip, first: int) -> dict[str, Any]:

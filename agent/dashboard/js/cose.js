@@ -8,7 +8,7 @@ const TYPE = -65537;
 const ZIP = -65538;
 
 /** Message type -> place on the broker. */
-export const PLACES = { 1: "event", 2: "event", 3: "gap", 4: "twin", 5: "metric", 6: "alarm", 7: "state" };
+export const PLACES = { 1: "event", 2: "event", 3: "gap", 4: "twin", 5: "metric", 6: "alarm", 7: "state", 8: "capability" };
 
 /** A COSE_Sign1, not yet verified. */
 export function takeSigned(bytes) {

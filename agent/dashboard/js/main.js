@@ -6,7 +6,7 @@ import { Opener } from "./opener.js";
 import { Devices, showCounts, showLink, showOpened, showRefused } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
-const TAILS = ["keys/+", "status", "twin/+", "e/#", "m/+", "a/+", "cmd/+/+"];
+const TAILS = ["keys/+", "status", "twin/+", "e/#", "m/+", "a/+", "cmd/+", "cmd/+/+"];
 const REDRAW_MS = 250;
 const REDRAW_AT_REST_MS = 5000;
 const MAX_FILE_BYTES = 64 * 1024;

@@ -12,7 +12,7 @@ const HELD_MS = 60_000;
 const MAX_IDS = 65_536;
 const MAX_EPOCHS = 256;
 const MAX_CLAIMS = 4;
-const FOLDERS = { e: "event", keys: "keys", twin: "twin", m: "metric", a: "alarm" };
+const FOLDERS = { e: "event", keys: "keys", twin: "twin", m: "metric", a: "alarm", cmd: "capability" };
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/;
 const EVENT_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
@@ -22,6 +22,7 @@ export function tailOf(topic) {
   const [third, second, last] = [levels.at(-3), levels.at(-2), levels.at(-1)];
   const found = third === "e" && last === "gap" && second !== "gap" ? ["gap", second, 3]
     : third === "cmd" ? ["state", `${second}/${last}`, 3]
+    : third === "req" ? ["request", `${second}/${last}`, 3]
     : Object.hasOwn(FOLDERS, second ?? "") && !(second === "e" && last === "gap") ? [FOLDERS[second], last, 2]
     : last === "status" ? ["status", "", 1]
     : refuse("topic is none of those of a device");

@@ -103,6 +103,20 @@ let total = 0;
 export function showOpened(opened) {
   for (const event of opened.events ?? []) addRow(opened, event);
   if (opened.place === "alarm") addRow(opened, { kind: "alarm", stream: opened.name, body: opened.body, t_wall_s: Date.now() / 1000 });
+  if (opened.place === "state" && news(opened)) addRow(opened, { kind: text(opened.body.status), stream: opened.name, body: opened.body, t_wall_s: opened.body.t_wall_s });
+}
+
+const MAX_COMMANDS = 1000;
+const versions = new Map();
+
+/** States are told again under every key: only a newer version of a command's state is news. */
+function news({ site, device, name, body }) {
+  const command = `${site}/${device}/${name}`, version = Number(body.version) || 0;
+  if (version <= (versions.get(command) ?? -1)) return false;
+  versions.delete(command);
+  versions.set(command, version);
+  if (versions.size > MAX_COMMANDS) versions.delete(versions.keys().next().value);
+  return true;
 }
 
 function addRow(opened, event) {
@@ -147,6 +161,7 @@ function headline(event) {
     const most = body.upper_bound === true ? "at most " : "";
     return [el("b", { textContent: `${most}${text(body.count)} lost` }), el("span", { textContent: ` ${text(body.first)} to ${text(body.last)}, ${text(body.reason)}` })];
   }
+  if (typeof body.operation === "string" && typeof body.status === "string") return commandLine(body);
   const words = [];
   if (typeof body.label === "string") words.push(el("b", { textContent: body.label }));
   if (body.value !== undefined && body.value !== body.label) words.push(el("b", { textContent: ` ${number(body.value)}${unit(body)}` }));
@@ -156,6 +171,15 @@ function headline(event) {
   if (body.present_s !== undefined) words.push(el("span", { textContent: ` after ${number(body.present_s)} s` }));
   if (Array.isArray(body.seen)) words.push(el("span", { textContent: seen(body.seen) }));
   return words.length ? words : [el("span", { textContent: clip(JSON.stringify(body, jsonable), 120) })];
+}
+
+/** What a command is about, how far its download is, and why it failed. */
+function commandLine(body) {
+  const percent = body.total_bytes > 0 ? ` ${Math.floor(100 * body.done_bytes / body.total_bytes)} %` : "";
+  const about = [body.detail?.model, body.detail?.version].filter((part) => typeof part === "string").join(" ");
+  const why = [body.reason, body.text].filter((part) => typeof part === "string" && part).join(": ");
+  return [el("b", { textContent: `${text(body.operation)} ${clip(about, 80)}${percent}` }),
+    el("span", { textContent: ` ${clip(why, 200)}${body.by ? ` (asked by ${text(body.by)})` : ""}` })];
 }
 
 /** A space and the unit; "1" is the unit of bare numbers and is not shown. */
