@@ -345,6 +345,17 @@ def test_changes_add_up_and_single_ones_can_be_taken_out(desk):
     assert desk.started.effective.config.log.burst == 10
 
 
+def test_a_change_is_never_judged_by_the_process_that_does_not_run_with_it(desk):
+    """Also when that process has just kept another one: being well now says nothing about what comes next."""
+    _asked(desk, {"set": {"log": {"burst": 3}}}, "job-1")
+    desk.live(15)
+    desk.it.set_config({"set": {"log": {"burst": 4}}}, "job-2")
+    desk.live(100)
+    assert desk.it.outcome("job-2") is None
+    assert desk.it.on_trial("job-2")
+    assert record(desk.config).committed.settings == {"log": {"burst": 3}}
+
+
 def test_one_change_at_a_time_and_not_before_the_agent_knows_how_it_is(desk):
     """A second one would hide whose fault it is."""
     _asked(desk, {"set": {"log": {"burst": 3}}})

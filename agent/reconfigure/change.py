@@ -55,6 +55,8 @@ class Reconfiguration:
         self._restart = restart
         self._lock = threading.Lock()
         self._record = started.record
+        self._trying = started.trial
+        """What this very process runs with on trial; what is proposed meanwhile waits for the next start."""
         self._begin_s = clock.mono_s()
         self._now: Now | None = None
         self._well_since_s: float | None = None
@@ -109,7 +111,7 @@ class Reconfiguration:
 
     def status(self) -> dict[str, Any]:
         """For `limpet status` and the twin, JSON values."""
-        trial = self._started.trial if self._record.provisional else None
+        trial = self._trying
         left_s = max(0.0, trial.deadline_s - (self._clock.mono_s() - self._begin_s)) if trial else 0.0
         return {
             "mode": "safe" if self._started.safe else "provisional" if trial else "normal",
@@ -125,8 +127,8 @@ class Reconfiguration:
         now_s = self._clock.mono_s()
         with self._lock:
             self._now = now
-            if self._started.trial is not None and self._record.provisional is not None:
-                self._judge(self._record.provisional, now, now_s)
+            if self._trying is not None:
+                self._judge(self._trying, now, now_s)
             else:
                 self._keep_good(now, now_s)
                 enabled = self._started.effective.config.remote.enabled
@@ -137,7 +139,7 @@ class Reconfiguration:
     def cannot_start(self, why: str) -> bool:
         """The start failed: whether that was a change on trial, which is then taken back; the agent starts anew."""
         with self._lock:
-            if self._started.trial is None or self._record.provisional is None:
+            if self._trying is None:
                 return False
             self._take_back("ROLLED_BACK", f"the agent does not start with it: {why}")
         return True
@@ -154,11 +156,13 @@ class Reconfiguration:
 
     def _commit(self) -> None:
         if self._write(self._record.commit(self._clock.wall_s())):
+            self._trying = None
             log.info("remote-configuration=committed digest=%s", self._record.committed.digest)
 
     def _take_back(self, reason: Any, why: str) -> None:
         """Whether or not the disk takes the news: without it the next start burns no further try than there are."""
         log.error("remote-configuration=taken-back reason=%s why=%r", reason, why)
+        self._trying = None
         self._write(self._record.give_up(reason, why, self._started.local_digest, self._clock.wall_s()))
         self._restart(f"the configuration is taken back: {why}")
 
