@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ from agent.depot import AGENT, Pick, State, read_state
 from agent.depot.places import CONFIG, JOB_LOCK
 from agent.durable import locked
 from agent.errors import ConfigError, LimpetError, UpdateError
-from agent.layers.allowed import Layer
+from agent.layers.allowed import TABLES, Layer
 from agent.layers.effective import lay
 from agent.manifest import MANIFEST_FILE, load_manifest
 from agent.package import Kind, layer_paths
@@ -184,7 +185,8 @@ class Worker:
         try:
             names = [Path(one).name for one in layer_paths(terms.site, terms.device, terms.updates.group)]
             layers = [layer for name in names if (layer := _layer(self._folder / CONFIG / name))]
-            config = lay(path, read_tables(path), layers).updates if layers else terms.updates
+            laid = lay(path, read_tables(path), layers).updates if layers else terms.updates
+            config = replace(terms.updates, **{key: getattr(laid, key) for key in TABLES["updates"]})
         except ConfigError as exc:
             log.error("update layers=ignored reason=%s", exc)
             config = terms.updates
