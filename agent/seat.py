@@ -154,6 +154,7 @@ class Seat:
         begin = self._timer()
         old, self._attempt, self._beside = self._other, change.attempt, change.beside
         change.pipeline.go_on_from(self._now)
+        _compute_all(change.pipeline, change.attempt is not None)
         if change.beside:
             self._other = change.pipeline
         else:
@@ -172,6 +173,7 @@ class Seat:
             self._back(self._other)
         elif self._other is not None:
             self._leave(self._other)
+        _compute_all(self._now, False)
         self._other, self._attempt = None, None
 
     def _back(self, before: Pipeline) -> None:
@@ -250,6 +252,12 @@ class Seat:
         finally:
             self._entered = None if self._entered is entered else self._entered
         self._look_at(attempt)
+
+
+def _compute_all(pipeline: Pipeline, on: bool) -> None:
+    """On trial nothing is taken from the cache: an answer that was known proves nothing."""
+    if pipeline.inference is not None:
+        pipeline.inference.computes_all = on
 
 
 def _decided(change: Change) -> Change | Pipeline:

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import time
 
 import numpy as np
 import pytest
@@ -86,7 +87,8 @@ def test_recent_inputs_tell_before_the_first_live_one(rig, tmp_path):
         clips.keep("s", [sample(first + i, 2) for i in range(12)])
     agent.recent = {"s": list(clips.of("s"))}
     offer(agent.depot, tmp_path, "other", "1.1.0", mode="shadow")
-    while not agent.jobs():
+    end_s = time.monotonic() + 20
+    while not agent.jobs() and time.monotonic() < end_s:
         agent.turn()
     assert agent.results == []
     (job,) = agent.jobs()
