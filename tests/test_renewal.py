@@ -188,6 +188,25 @@ def test_after_the_end_it_keeps_trying_and_a_claim_token_helps(scene, monkeypatc
     assert not scene.device.token.exists()
 
 
+def test_a_certificate_that_has_really_ended_is_refused_by_tls_and_the_device_comes_back_with_a_token(scene):
+    """The EST server hangs up on it in the handshake: the reason is told, and the claim token is tried next."""
+    csr = x509.load_pem_x509_csr(scene.device.tls.request())
+    names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    start = dt.datetime.now(dt.UTC) - dt.timedelta(days=61)
+    ended = scene.est.root.issue(csr.public_key(), csr.subject, names, dt.timedelta(days=60), start=start)
+    scene.slots.fill("b", ended.public_bytes(PEM))
+    scene.slots.promote("b")
+    scene.look()
+    assert "enrol again with a claim token" in scene.alarms["tls-certificate"]
+    scene.renewal._config = replace(scene.renewal._config, token_file=scene.device.token)
+    scene.device.claim()
+    assert scene.look(7 * 3600).candidate == "a"
+    assert scene.est.operations == ["cacerts", "simpleenroll"]
+    scene.pairs.connected(scene.pairs.choose())
+    scene.look()
+    assert scene.alarms == {}
+
+
 def test_without_an_est_server_the_alarm_comes_in_time(scene, tmp_path):
     """A certificate that is renewed by hand: alarm with a quarter of its life left, with what to do."""
     config = IdentityConfig(enabled=True, folder=scene.device.identity)
@@ -203,7 +222,30 @@ def test_without_an_est_server_the_alarm_comes_in_time(scene, tmp_path):
         assert words in alarms["tls-certificate"]
 
 
+def test_a_token_that_only_root_may_read_does_not_stop_the_renewal(scene):
+    """What was left there for `limpet enroll`, or is open to others, is passed over: the pair proves the device."""
+    scene.device.claim()
+    scene.device.token.chmod(0o644)
+    scene.renewal._config = replace(scene.renewal._config, token_file=scene.device.token)
+    assert scene.look(41 * DAY_S).candidate == "b"
+    assert scene.est.operations[-1] == "simplereenroll"
+
+
 # --- whatever is lost
+
+
+def test_a_disk_that_takes_no_note_costs_no_connection(scene, monkeypatch):
+    """The new pair connects while the disk is full: it stays connected, and is noted with its next connection."""
+    scene.look(41 * DAY_S)
+    chosen = scene.pairs.choose()
+    full = OSError(28, "No space left on device", str(scene.device.identity))
+    with monkeypatch.context() as patch:
+        patch.setattr("agent.identity.slots.write_durably", lambda *_: (_ for _ in ()).throw(full))
+        scene.pairs.connected(chosen)
+        assert found(scene) == ("a", "b")
+        assert not scene.pairs.waiting(chosen)
+    scene.pairs.connected(scene.pairs.choose())
+    assert found(scene) == ("b", None)
 
 
 def test_a_lost_or_damaged_record_is_mended_from_the_slots(scene):

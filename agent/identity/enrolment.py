@@ -98,7 +98,7 @@ class SigningEnrolment:
 
     def current(self) -> Certified | None:
         """The certificate in use, or None before the first enrolment. Raises ConfigError."""
-        if not self.certificate.exists():
+        if not _exists(self.certificate):
             return None
         return describe(parse(read_public(self.certificate), str(self.certificate))[0])
 
@@ -151,7 +151,7 @@ def load_anchors(path: Path | None) -> tuple[x509.Certificate, ...]:
 
 def read_token(path: Path | None) -> str | None:
     """The claim token, None when there is none (any more). Raises ConfigError for one open to others or not a line."""
-    if path is None or not (credential(path) or path).exists():
+    if path is None or not _exists(credential(path) or path):
         return None
     text = read_private(path).decode(errors="replace").strip()
     if not text or not text.isprintable():
@@ -161,11 +161,13 @@ def read_token(path: Path | None) -> str | None:
 
 def spend_token(path: Path | None) -> bool:
     """Remove the claim token after the enrolment; False when it lies where this user may not write."""
-    if path is None or not path.exists():
+    if path is None:
         return True
     try:
-        path.unlink()
+        path.unlink(missing_ok=True)
         sync_folder(path.parent)
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
     return True
@@ -175,3 +177,14 @@ def pair_in_use(slots: Slots) -> Pair | None:
     """The pair that proves this device now, if any. Raises ConfigError."""
     active = slots.state().active
     return None if active is None else slots.pair(active)
+
+
+def _exists(path: Path) -> bool:
+    """False for a file that is not there. Raises ConfigError when that cannot be seen."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be looked at: {exc.strerror}: let this user read its folder") from exc
+    return True

@@ -55,17 +55,16 @@ class Pairs:
         return pair if self._failed is not None and self._failed[0] == candidate else candidate
 
     def connected(self, pair: Pair) -> None:
-        """The broker welcomed `pair`."""
-        state = self._slots.state()
-        if pair.slot == state.candidate:
-            self._slots.promote(pair.slot)
-            self._strikes = 0
-            self._alarm(ALARM, None)
-            until = self._slots.certified(pair.slot).until()
-            log.info("identity=renewed slot=%s valid-until=%r", pair.slot, until)
-        elif self._failed is not None and self._failed[0].slot == state.candidate:
-            self._strike(self._failed[0], self._failed[1])
-        self._failed = None
+        """The broker welcomed `pair`. A disk that takes no note of it costs no connection: it is noted next time."""
+        failed, self._failed = self._failed, None
+        try:
+            candidate = self._slots.state().candidate
+            if pair.slot == candidate:
+                self._promote(pair)
+            elif failed is not None and failed[0].slot == candidate:
+                self._strike(*failed)
+        except ConfigError as exc:
+            log.error("identity=not-noted slot=%s reason=%r", pair.slot, str(exc))
 
     def failed(self, pair: Pair, why: str) -> None:
         """The connection with `pair` did not come about: the other pair is next."""
@@ -77,7 +76,17 @@ class Pairs:
         if now_s - self._looked_s < LOOK_S:
             return False
         self._looked_s = now_s
-        return self.choose() != pair
+        try:
+            return self.choose() != pair
+        except ConfigError as exc:  # what is connected stays connected
+            log.error("identity=unreadable reason=%r", str(exc))
+            return False
+
+    def _promote(self, pair: Pair) -> None:
+        self._slots.promote(pair.slot)
+        self._strikes = 0
+        self._alarm(ALARM, None)
+        log.info("identity=renewed slot=%s valid-until=%r", pair.slot, self._slots.certified(pair.slot).until())
 
     def _strike(self, pair: Pair, why: str) -> None:
         self._strikes += 1

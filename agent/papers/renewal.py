@@ -144,7 +144,12 @@ class Renewal:
             log.warning("identity=token-left file=%s: it is not needed any more: remove it", self._config.token_file)
 
     def _proofs(self) -> Sequence[Proof]:
-        pair, token = pair_in_use(self._slots), read_token(self._config.token_file)
+        """The pair in use, then the claim token; one that the agent may not read is left to `limpet enroll`."""
+        pair, token = pair_in_use(self._slots), None
+        try:
+            token = read_token(self._config.token_file)
+        except ConfigError as exc:
+            log.info("identity=token-left-out reason=%r", str(exc))
         proofs = [Proof(pair=pair)] if pair is not None else []
         return [*proofs, Proof(token=token)] if token is not None else proofs
 
