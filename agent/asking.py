@@ -175,7 +175,7 @@ def words(one: Asked) -> str:
     seen = one.seen
     said = [seen.status]
     if seen.status == "download" and seen.total_bytes:
-        said.append(f"{seen.done_bytes / 1e6:.2f} of {seen.total_bytes / 1e6:.2f} MB")
+        said.append(f"{seen.done_bytes / 1e3:,.0f} of {seen.total_bytes / 1e3:,.0f} kB")
     said += [seen.reason] if seen.reason else []
     said += [seen.text] if seen.text else []
     return " ".join(said)

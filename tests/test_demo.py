@@ -2,6 +2,7 @@
 
 import io
 import re
+import signal
 
 import pytest
 from rich.console import Console
@@ -17,15 +18,34 @@ def _arrival(kind="appears", body=None, seq=7, sealed=True):
 
 
 @pytest.mark.parametrize(("broker", "words"), [("mosquitto", "MQTT v5 over TLS"), ("amqtt", "MQTT v3.1.1")])
-def test_the_demo_shows_decrypted_events_from_either_broker(broker, words):
-    """A bounded run ends by itself with exit status 0, says what it uses, and leaves nothing behind."""
-    child = limpet("demo", "14s", "--lines", "--broker", broker)
-    out, err = child.communicate(timeout=90)
-    assert child.returncode == 0, out + err
+def test_the_demo_shows_events_an_update_that_stays_and_one_that_goes(broker, words):
+    """With either broker: decrypted events, then a published model that is committed, then one that rolls back."""
+    child = limpet("demo", "100s", "--lines", "--broker", broker)
+    out = ""
+    for line in child.stdout:
+        out += line
+        if "ROLLED_BACK" in line and "came back decrypted" not in out:
+            child.send_signal(signal.SIGINT)
+    err = child.stderr.read()
+    assert child.wait(60) == 0, out + err
     assert words in out
     assert "no camera here" in out or "camera /dev" in out
     assert re.search(r"^vibration +appears +anomaly .* sealed", out, re.MULTILINE), out
     assert re.search(r"(\d+) events came back decrypted, 0 gaps, 0 messages refused", out)
+    told = [line for line in out.splitlines() if line.startswith("update ")]
+    kept = next(n for n, line in enumerate(told) if "digits: successful 8 live inferences" in line)
+    back = next(n for n, line in enumerate(told) if "digits: failed ROLLED_BACK rolled back to 1.1.0" in line)
+    for state in ("staged", "probation"):
+        assert any(f"digits: {state}" in line for line in told[:kept]), told
+        assert any(f"digits: {state}" in line for line in told[kept:back]), told
+
+
+def test_a_bounded_demo_ends_by_itself():
+    """Exit status 0 after its time, whatever the story has come to."""
+    child = limpet("demo", "6s", "--lines")
+    out, err = child.communicate(timeout=90)
+    assert child.returncode == 0, out + err
+    assert re.search(r"(\d+) events came back decrypted", out)
 
 
 def test_the_page_holds_everything_a_person_wants_to_see():

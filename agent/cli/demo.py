@@ -8,10 +8,10 @@ import argparse
 import contextlib
 import datetime as dt
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,19 +21,22 @@ from agent.clock import Clock, SystemClock
 from agent.config import load_config, load_reader
 from agent.control import ask
 from agent.demo import board as boards
-from agent.demo import stage
+from agent.demo import children, stage
 from agent.demo.broker import BrokerPlan, choose
-from agent.demo.pki import make_keys
+from agent.demo.pki import DemoKeys, make_keys
+from agent.demo.story import Story
 from agent.envelope.setup import make_opener
+from agent.envelope.topics import ROOT
 from agent.errors import ConfigError, LimpetError
 from agent.reading import Heard, Refused, Said, filters, listen
+from agent.settings.technician import TechnicianConfig
 from agent.shelf import FACTORY_MODELS
 
 PIPELINES = Path(__file__).resolve().parent.parent.parent / "pipelines"
+STATES = tuple(f"{ROOT}/+/+/{tail}" for tail in ("cmd/+/+", "twin/commands"))
+"""What the demo's technician needs to hear besides."""
 STATUS_S = 1.0
 """How often the agent is asked how it is, seconds."""
-STOP_S = 15.0
-"""Time the agent has to end, seconds."""
 
 
 def add_parser(sub: Commands) -> None:
@@ -66,59 +69,55 @@ def _show(folder: Path, args: argparse.Namespace, for_s: float | None, stop: thr
     print("looking for a camera, a microphone and sensors ...", flush=True)
     parts = tuple(stage.find_parts(PIPELINES, FACTORY_MODELS, clock))
     keys = make_keys(folder / "keys", dt.datetime.now(dt.UTC))
-    plan = BrokerPlan(folder / "broker", keys, stage.accounts())
-    with choose(plan, args.broker) as broker:
-        config_path = stage.write_agent(folder, keys, broker, parts, FACTORY_MODELS)
+    story = _story(folder, keys)
+    with contextlib.ExitStack() as running:
+        broker = running.enter_context(choose(BrokerPlan(folder / "broker", keys, stage.accounts()), args.broker))
+        updates = stage.Source(running.enter_context(children.web_server(story.repository / "public")), story.prepare())
+        config_path = stage.write_agent(folder, keys, broker, parts, FACTORY_MODELS, updates)
         reader = load_reader(stage.write_reader(folder, keys, broker))
+        child = running.enter_context(children.agent(config_path, folder / "agent.log"))
+        page = running.enter_context(children.dashboard(stage.write_page(folder, keys, broker)))
         board = boards.Board(
             device=f"{stage.SITE}/{stage.DEVICE} (limpet {__version__})",
             broker=broker.words,
             protection="COSE_Encrypt0 under an epoch key, HPKE to this reader, signed by the device",
+            dashboard=f"{page} with the key {keys.reader.key}" if page else "not built: make dashboard",
             sources={part.source: part.words for part in parts},
+            story=story,
         )
-        page = stage.write_page(folder, keys, broker)
-        with _agent(config_path, folder / "agent.log") as child, _dashboard(page) as address:
-            board.dashboard = f"{address} with the key {keys.reader.key}" if address else "not built: make dashboard"
-            heard = listen(reader.broker, "limpet-demo-reader", make_opener(reader.reader), filters(), stop, clock)
-            ticks = _ticks(heard, board, child, load_config(config_path).paths.socket, clock)
-            view = boards.Lines(board) if args.lines or not sys.stdout.isatty() else boards.Page(board)
-            until_s = clock.mono_s() + for_s if for_s is not None else float("inf")
-            with view:
-                for _ in ticks:
-                    view.refresh()
-                    if clock.mono_s() >= until_s:
-                        break
-            died = child.poll() is not None
-        if died:
-            log = (folder / "agent.log").read_text(errors="replace")
-            raise ConfigError("the agent ended by itself; its last lines were:\n" + "\n".join(log.splitlines()[-8:]))
+        heard = listen(
+            reader.broker, "limpet-demo-reader", make_opener(reader.reader), (*filters(), *STATES), stop, clock,
+            story.outgoing,
+        )  # fmt: skip
+        view = boards.Lines(board) if args.lines or not sys.stdout.isatty() else boards.Page(board)
+        until_s = clock.mono_s() + for_s if for_s is not None else float("inf")
+        with view:
+            for _ in _ticks(heard, board, story, child, load_config(config_path).paths.socket, clock):
+                view.refresh()
+                if clock.mono_s() >= until_s:
+                    break
+        died = child.poll() is not None
+    if died:
+        log = (folder / "agent.log").read_text(errors="replace")
+        raise ConfigError("the agent ended by itself; its last lines were:\n" + "\n".join(log.splitlines()[-8:]))
     print(f"{board.total} events came back decrypted, {board.gaps} gaps, {board.refused} messages refused", flush=True)
     return 0 if board.total else 1
 
 
-@contextlib.contextmanager
-def _dashboard(config: Path) -> Iterator[str]:
-    """The browser page, served by a child process; yields its address, empty when the page was not built."""
-    command = [sys.executable, "-P", "-m", "agent", "dashboard", "--config", str(config), "--port", "0"]
-    child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    assert child.stdout is not None
-    try:
-        yield child.stdout.readline().strip()
-    finally:
-        child.terminate()
-        child.wait(STOP_S)
-        child.stdout.close()
+def _story(folder: Path, keys: DemoKeys) -> Story:
+    technician = TechnicianConfig(key=keys.technician.key)
+    return Story(folder, f"{stage.SITE}/{stage.DEVICE}", technician, FACTORY_MODELS, deque())
 
 
 def _ticks(
-    heard: Iterator[Said | None], board: boards.Board, child: "subprocess.Popen[bytes]", socket: Path, clock: Clock
+    heard: Iterator[Said | None], board: boards.Board, story: Story, child: children.Child, socket: Path,
+    clock: Clock,
 ) -> Iterator[None]:
     """Fill the board with what is heard and with the agent's own word; ends when the agent does."""
     asked_s = -STATUS_S
     for said in heard:
+        if said is not None:
+            story.hear(said)
         if isinstance(said, Heard):
             _take(board, said, clock.wall_s())
         elif isinstance(said, Refused):
@@ -129,6 +128,8 @@ def _ticks(
                 board.status = ask(socket, "status")
         if child.poll() is not None:
             return
+        if board.total:
+            story.turn()
         yield
 
 
@@ -139,23 +140,6 @@ def _take(board: boards.Board, heard: Heard, now_wall_s: float) -> None:
     for event in opened.events:
         latency_ms = (now_wall_s - event.draft.t_wall_s) * 1e3
         board.take(boards.Arrival(event, heard.topic, opened.sealed, latency_ms, len(opened.events)))
-
-
-@contextlib.contextmanager
-def _agent(config: Path, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
-    """The agent as a child process, stopped on the way out."""
-    with log.open("wb") as sink:
-        command = [sys.executable, "-P", "-m", "agent", "run", "--config", str(config)]
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True)
-        try:
-            yield child
-        finally:
-            child.terminate()
-            try:
-                child.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
 
 
 def _seconds(text: str) -> float | None:

@@ -6,6 +6,7 @@ here asks the agent or the broker.
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from agent.demo.story import Story
 from agent.records import Event
 
 DRAW_S = 0.2
@@ -62,6 +64,8 @@ class Board:
     gaps: int = 0
     refused: int = 0
     """Messages that could not be opened."""
+    story: Story | None = None
+    """What happens beside the events: an update that stays and one that goes."""
 
     def take(self, arrival: Arrival) -> None:
         """Show one more event."""
@@ -100,6 +104,7 @@ class Lines:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._told = 0
+        self._story_told = 0
 
     def __enter__(self) -> Self:
         board = self._board
@@ -117,15 +122,25 @@ class Lines:
 
     def refresh(self) -> None:
         """Print what has arrived since the last call."""
+        self._tell_story()
         new = min(self._board.total - self._told, len(self._board.arrivals))
         for arrival in list(self._board.arrivals)[len(self._board.arrivals) - new :]:
             print(plain_line(arrival), flush=True)
         self._told = self._board.total
 
+    def _tell_story(self) -> None:
+        story = self._board.story
+        if story is None:
+            return
+        new = min(story.told - self._story_told, len(story.lines))
+        for line in list(story.lines)[len(story.lines) - new :]:
+            print(f"update     {line}", flush=True)
+        self._story_told = story.told
+
 
 def draw(board: Board) -> RenderableType:
     """The whole page."""
-    return Group(_head(board), _pipelines(board), _events(board), _foot(board))
+    return Group(_head(board), _pipelines(board), *_story(board), _events(board), _foot(board))
 
 
 def plain_line(arrival: Arrival) -> str:
@@ -200,6 +215,20 @@ def _pipelines(board: Board) -> RenderableType:
 
 def _ms(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def _story(board: Board) -> Iterator[RenderableType]:
+    """The update as it happens: what was typed, and what the device answered."""
+    if board.story is None or not board.story.lines:
+        return
+    lines = [Text(line, style=_story_style(line), no_wrap=True, overflow="ellipsis") for line in board.story.lines]
+    yield Panel(Group(*lines), title="an update that stays, and one that goes back by itself")
+
+
+def _story_style(line: str) -> str:
+    if line.startswith("$"):
+        return "bold"
+    return "green" if ": successful" in line else "yellow" if ": failed" in line or ": rollback" in line else "dim"
 
 
 def _events(board: Board) -> RenderableType:

@@ -48,6 +48,8 @@ class DemoKeys:
     """The device's signing key; `certificate` is its public key (PEM)."""
     reader: Pair
     """The reader's key; `certificate` is its public key (PEM)."""
+    technician: Pair
+    """The technician's signing key; `certificate` is its public key (PEM)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +116,14 @@ def make_keys(folder: Path, now: dt.datetime, names: Sequence[str] = ("device", 
         server=authority.server(folder, "server"),
         clients={name: authority.client(folder, name) for name in names},
         passwords=passwords,
-        device=_signing_pair(folder),
+        device=_signing_pair(folder, "signing"),
         reader=_reader_pair(folder),
+        technician=_signing_pair(folder, "asking"),
     )
 
 
-def _signing_pair(folder: Path) -> Pair:
-    key, pair = SigningKey.generate(), Pair(folder / "signing.pub", folder / "signing.key")
+def _signing_pair(folder: Path, name: str) -> Pair:
+    key, pair = SigningKey.generate(), Pair(folder / f"{name}.pub", folder / f"{name}.key")
     write_public(pair.certificate, spki(key.public.public, pem=True))
     write_private(pair.key, key.pem())
     return pair

@@ -37,10 +37,10 @@ class Part:
 
 
 def accounts() -> tuple[Account, ...]:
-    """The device writes under its own name and hears its requests; the reader reads."""
+    """The device writes under its own name and hears its requests; the reader reads, and asks as its technician."""
     base = f"{ROOT}/{SITE}/{DEVICE}"
     device = Account("device", read=(f"{base}/req/#",), write=tuple(f"{base}/{t}" for t in DEVICE_WRITES))
-    return device, Account("reader", read=(f"{ROOT}/#",))
+    return device, Account("reader", read=(f"{ROOT}/#",), write=(f"{base}/req/#",))
 
 
 def find_parts(pipelines: Path, models: Path, clock: Clock) -> Iterator[Part]:
@@ -67,7 +67,19 @@ def find_parts(pipelines: Path, models: Path, clock: Clock) -> Iterator[Part]:
         yield Part("machine", pipelines / "machine.toml", _table(kind="load"), "this machine's own load")
 
 
-def write_agent(folder: Path, keys: DemoKeys, broker: Broker, parts: tuple[Part, ...], models: Path) -> Path:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the demo's device gets updates."""
+
+    repository: str
+    """Base URL."""
+    anchor: Path
+    """The repository's root.json."""
+
+
+def write_agent(
+    folder: Path, keys: DemoKeys, broker: Broker, parts: tuple[Part, ...], models: Path, updates: Source | None = None
+) -> Path:
     """Write limpet.toml of the demo's device; returns its path."""
     envelope = {"signing_key": str(keys.device.key), "readers": [str(keys.reader.certificate)]}
     store = {"folder": str(folder / "outbox"), "key_file": str(folder / "store.key")}
@@ -80,9 +92,23 @@ def write_agent(folder: Path, keys: DemoKeys, broker: Broker, parts: tuple[Part,
         _named("uplink", **connection(keys, broker, "device")),
         _named("envelope", **envelope),
         _named("metrics", listen="127.0.0.1:0"),
+        *(_updating(folder, keys, updates) if updates else ()),
         *(f"[sources.{part.source}]\n{part.table}" for part in parts),
     ]
     return _write(folder / "limpet.toml", "\n\n".join(tables) + "\n")
+
+
+def _updating(folder: Path, keys: DemoKeys, updates: Source) -> Iterator[str]:
+    """Updates by a child of the agent, on request of the demo's technician."""
+    places = {name: folder / name for name in ("depot", "spool")}
+    for place in places.values():
+        place.mkdir(mode=0o700, exist_ok=True)
+    yield _named(
+        "updates", repository=updates.repository, root=str(updates.anchor), updater="child", probation_inferences=8,
+        folder=str(places["depot"]), spool=str(places["spool"]), token=str(folder / "generation"),
+    )  # fmt: skip
+    yield _named("commands", enabled=True, journal=str(folder / "commands.db"))
+    yield "[[commands.key]]\n" + _table(name="demo", role="technician", public=str(keys.technician.certificate))
 
 
 def write_reader(folder: Path, keys: DemoKeys, broker: Broker) -> Path:
