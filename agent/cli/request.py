@@ -60,7 +60,9 @@ _OPERATIONS: tuple[tuple[str, str, tuple[tuple[tuple[str, ...], dict[str, Any]],
     ("pin", "keep the version that runs until it is unpinned", (_MODEL,)),
     ("unpin", "take updates again", (_MODEL,)),
     ("set-config", "change settings; the device goes back by itself when it is not well with them",
-     ((("file",), {"type": Path, "metavar": "FILE", "help": "TOML with the settings to change"}),)),
+     ((("file",), {"type": Path, "nargs": "?", "metavar": "FILE", "help": "TOML with the settings to change"}),
+      (("--unset",), {"action": "append", "metavar": "KEY", "help": "no longer change this key or table; '*': none"}),
+      (("--deadline",), {"type": float, "metavar": "S", "help": "time to show itself well, seconds"}))),
     ("snapshot", "one picture, clip or window of a source, now", (
         (("--source",), {"required": True, "metavar": "S", "help": "name of the source"}),
         (("--seconds",), {"type": float, "metavar": "N", "help": "length of a clip or window"}),
@@ -184,7 +186,8 @@ def _arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The operation's arguments as the device reads them. Raises ConfigError."""
     match args.operation:
         case "set-config":
-            return {"set": _toml(args.file)}
+            asked = {"set": args.file and _toml(args.file), "unset": args.unset, "deadline_s": args.deadline}
+            return {key: value for key, value in asked.items() if value is not None}
         case "cancel":
             return {"id": args.request_id}
         case "snapshot":
