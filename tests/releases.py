@@ -4,6 +4,7 @@ import hashlib
 import re
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,16 +21,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 import make_release
 
 ROOT = make_release.ROOT
-SOURCES = ("agent", "pipelines", "models", "docs", "systemd", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("agent", "pipelines", "systemd", "pyproject.toml", "README.md", "LICENSE")
 
 
 def checkout(folder, version, change=None):
-    """A copy of this checkout that calls itself `version`; `change(folder)` may break it. Returns its path."""
+    """A copy of this checkout that calls itself `version`; `change(folder)` may break it. Returns its path.
+
+    One model stands for all: each is loaded and run when the release is installed.
+    """
+    make_release.copy_tree(ROOT / "models" / "vibration", folder / "models" / "vibration")
+    (folder / "docs").mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
             make_release.copy_tree(ROOT / name, folder / name)
         else:
-            folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
     replace(folder / "agent" / "__init__.py", r'__version__ = ".*"', f'__version__ = "{version}"')
     if change:
@@ -66,16 +71,27 @@ class Shop:
         """The publisher at work, now or some time ago."""
         return Publisher(self.workspace, Keyring(), self._now - timedelta(days=ago_days))
 
-    def add(self, version, change=None, lock=None):
+    def add(self, version, change=None):
         """Make a release of a changed checkout, sign it and offer it to all; returns its pick."""
-        source = checkout(self.folder / f"source-{version}", version, change)
-        made = self.folder / f"release-{version}"
-        make_release.make(made, [], lock, source)
+        return self.add_all({version: change})[version]
+
+    def add_all(self, changes):
+        """The same for several, by version; their wheels are built side by side."""
+        with ThreadPoolExecutor(4) as pool:
+            made = dict(zip(changes, pool.map(self._make, changes, changes.values()), strict=True))
         publisher = self.publisher()
-        manifest = publisher.add_agent(made, version)
-        publisher.release("agent", "agent", version, "stable", 100)
+        picks = {}
+        for version, folder in made.items():
+            manifest = publisher.add_agent(folder, version)
+            publisher.release("agent", "agent", version, "stable", 100)
+            picks[version] = Pick(version, hashlib.sha256(manifest.encode()).hexdigest())
         publisher.finish()
-        return Pick(version, hashlib.sha256(manifest.encode()).hexdigest())
+        return picks
+
+    def _make(self, version, change):
+        made = self.folder / f"release-{version}"
+        make_release.make(made, [], None, checkout(self.folder / f"source-{version}", version, change))
+        return made
 
 
 def fetched(shop, depot, pick):

@@ -27,14 +27,6 @@ tried("set the clock", lambda: time.clock_settime(time.CLOCK_REALTIME, time.time
 print("secret", open(os.environ["CREDENTIALS_DIRECTORY"] + "/limpet.signing.key").read(11))
 """
 
-ONCE = """[Service]
-Type=oneshot
-Restart=no
-StandardOutput=truncate:/run/probe.txt
-StandardError=inherit
-ExecStart=/opt/limpet/current/bin/python -P /opt/limpet/probe.py
-Environment=PYTHONPATH=/opt/packages"""
-
 HEAVY = """
 import numpy as np, cv2, sounddevice, serial, onnxruntime, subprocess, glob
 from ai_edge_litert.interpreter import Interpreter
@@ -158,19 +150,9 @@ def test_an_upgrade_restarts_into_the_new_release(running):
     assert (running.show("MainPID"), running.run("readlink /opt/limpet/current")) == after
 
 
-def in_the_cage(machine, script):
-    """The output of a Python script that runs with every restriction of limpet.service."""
-    (machine.root / "opt/limpet/probe.py").write_text(script)
-    unit = (machine.root / "etc/systemd/system/limpet.service").read_text()
-    once = re.sub(r"(?m)^(Type|Restart|WatchdogSec|ExecStart|ExecStopPost)=.*$", "", unit).replace("[Service]", ONCE)
-    (machine.root / "etc/systemd/system/probe.service").write_text(once)
-    machine.run("systemctl daemon-reload; systemctl start probe", check=False)
-    return (machine.root / "run/probe.txt").read_text()
-
-
 def test_the_cage_holds(machine):
     """Nothing outside its state can be written, no page is writable and executable, keys come as credentials only."""
-    said = in_the_cage(machine, PROBE)
+    said = machine.caged(PROBE)
     assert "write /var/lib/limpet/x allowed" in said
     assert "secret -----BEGIN " in said
     assert re.findall(r"^(?!write /var/lib).* allowed$", said, re.MULTILINE) == []
@@ -179,7 +161,7 @@ def test_the_cage_holds(machine):
 
 def test_the_runtimes_work_in_the_cage(machine):
     """OpenCV, ONNX Runtime, LiteRT with XNNPACK, the sound library and an ffmpeg child, with MemoryDenyWriteExecute."""
-    said = in_the_cage(machine, HEAVY)
+    said = machine.caged(HEAVY)
     assert "ffmpeg 288000" in said
     assert "cv2 (480, 640, 3)" in said
     assert "onnx (" in said
