@@ -221,7 +221,8 @@ class Slots:
 
     def _refused(self, exc: OSError) -> ConfigError:
         where = exc.filename or self.folder
-        return ConfigError(f"{where}: {exc.strerror or exc}: [identity] folder must belong to the agent's user")
+        remedy = "[identity] folder must belong to the agent's user, who must be let into the folders above it"
+        return ConfigError(f"{where}: {exc.strerror or exc}: {remedy}")
 
 
 def _other(slot: Slot) -> Slot:
