@@ -187,10 +187,10 @@ def test_offline_keys_are_not_needed_from_day_to_day(tmp_path):
     shutil.move(repo.workspace.keys / "root", tmp_path / "safe-root")
     shutil.move(repo.workspace.keys / "targets", tmp_path / "safe-targets")
     repo.fixed = now + dt.timedelta(days=1, hours=12)
-    assert repo.publisher.roles.refresh()
+    assert repo.publisher.finish().fresh
     assert repo.publisher.roles.published("timestamp").signed.expires == repo.fixed + dt.timedelta(days=2)
     shutil.move(repo.workspace.keys / "timestamp", tmp_path / "lost")
-    assert not repo.publisher.roles.refresh(force=True)
+    assert not repo.publisher.refresh()
 
 
 def test_a_key_file_with_a_passphrase_signs_when_it_is_told(tmp_path):
@@ -203,10 +203,10 @@ def test_a_key_file_with_a_passphrase_signs_when_it_is_told(tmp_path):
     text = next((workspace.keys / "root").glob("*.key")).read_text()
     assert "ENCRYPTED" in text
     with pytest.raises(ConfigError, match="the passphrase is wrong"):
-        Publisher(workspace, Keyring(passphrase=b"wrong"), now).roles.refresh(force=True)
+        Publisher(workspace, Keyring(passphrase=b"wrong"), now).refresh()
     with pytest.raises(ConfigError, match="nobody can be asked"):
-        Publisher(workspace, Keyring(ask=no_answer), now).roles.refresh(force=True)
-    assert Publisher(workspace, Keyring(ask=lambda _: "correct horse"), now).roles.refresh(force=True)
+        Publisher(workspace, Keyring(ask=no_answer), now).refresh()
+    assert Publisher(workspace, Keyring(ask=lambda _: "correct horse"), now).refresh()
 
 
 def test_a_private_key_that_others_can_read_is_not_used(tmp_path):
@@ -215,7 +215,7 @@ def test_a_private_key_that_others_can_read_is_not_used(tmp_path):
     for path in (repo.workspace.keys / "timestamp").glob("*.key"):
         path.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
-        repo.publisher.roles.refresh(force=True)
+        repo.publisher.refresh()
 
 
 @pytest.mark.parametrize("algorithm", ["ed25519", "es256"])

@@ -42,13 +42,15 @@ def add_parser(sub: Commands) -> None:
             one.add_argument("--repo", type=Path, default=Path(), metavar="DIR", help="the repository (default: here)")
         one.add_argument("--keys", type=Path, action="append", default=[], metavar="DIR", help="look for keys here too")
         one.add_argument("--passphrase-file", type=Path, metavar="FILE", help="passphrase of key files, first line")
+        if verb in {"init", "rotate"}:
+            one.add_argument("--ask-passphrase", action="store_true", help="ask for one for the key files to be made")
         describe(one)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb; 1 when something waits for signatures."""
     now = dt.datetime.now(dt.UTC)
-    keyring = Keyring(tuple(args.keys), ask=_ask, passphrase=_passphrase(args.passphrase_file))
+    keyring = Keyring(tuple(args.keys), ask=_ask, passphrase=_passphrase(args))
     if args.verb == "init":
         publisher = _init(args, keyring, now)
         with publisher.workspace.held():
@@ -152,8 +154,8 @@ def _renew(publisher: Publisher, args: argparse.Namespace) -> None:
 
 
 def _refresh(publisher: Publisher, _: argparse.Namespace) -> int:
-    fresh = publisher.roles.refresh(force=True)
-    return _told(Outcome(publisher.finish().waiting, fresh))
+    waiting = publisher.finish().waiting
+    return _told(Outcome(waiting, publisher.refresh()))
 
 
 def _status(publisher: Publisher, args: argparse.Namespace) -> int:
@@ -220,7 +222,7 @@ def _describe_release(parser: argparse.ArgumentParser) -> None:
 
 def _describe_channel(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument("--channel", choices=CHANNELS, required=required, help="offer it there")
-    parser.add_argument("--rollout", type=int, default=100, metavar="PERCENT", help="of the fleet (default 100)")
+    parser.add_argument("--rollout", type=_percent, default=100, metavar="PERCENT", help="of the fleet (default 100)")
 
 
 def _describe_trust(parser: argparse.ArgumentParser) -> None:
@@ -298,6 +300,12 @@ def _told(outcome: Outcome) -> int:
     return 1 if outcome.waiting or not outcome.fresh else 0
 
 
+def _percent(text: str) -> int:
+    if not text.isdecimal() or int(text) > 100:
+        raise argparse.ArgumentTypeError(f"{text}: it must be a whole number from 0 to 100")
+    return int(text)
+
+
 def _kind(name: str) -> Kind:
     return "agent" if name == "agent" else "model"
 
@@ -308,9 +316,17 @@ def _ask(what: str) -> str:
     return getpass.getpass(f"{what}: ")
 
 
-def _passphrase(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
+def _passphrase(args: argparse.Namespace) -> bytes | None:
+    """The one from the file, or a new one that was typed twice; None: key files have none, or it is asked for later."""
+    if getattr(args, "ask_passphrase", False):
+        words = _ask("the new passphrase")
+        if not words or words != _ask("the same again"):
+            raise ConfigError("the passphrase is empty, or was not the same twice: no key was made")
+        return words.encode()
+    return _first_line(args.passphrase_file) if args.passphrase_file else None
+
+
+def _first_line(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             words = file.readline(4096).rstrip(b"\r\n")

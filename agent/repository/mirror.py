@@ -2,10 +2,12 @@
 
 Blobs, then targets, then numbered metadata, then roots, and timestamp.json last: until that one file is replaced, a
 device sees the old repository, whole. (A root that gives another role a new key is in force when it is there; until
-the timestamp follows, the next file, devices find nothing valid and ask again later.) What has a number or a hash in its name is written once and never changed. The
-end is a check with The Update Framework's own client, through the mirror.
+the timestamp follows, the next file, devices find nothing valid and ask again later.) What has a number or a hash in
+its name is written once and never changed. The end is a check with The Update Framework's own client, through the
+mirror.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -22,6 +24,7 @@ from tuf.ngclient import FetcherInterface, Updater
 from agent.durable import read_limited, sync_folder
 from agent.errors import ConfigError
 from agent.package import Blob, PackageManifest
+from agent.repository.online import refresh
 from agent.repository.roles import TARGETS, TIMESTAMP, Roles
 from agent.repository.workspace import METADATA_LIMIT_BYTES, Workspace
 
@@ -169,7 +172,7 @@ def _blobs(manifest: PackageManifest) -> Iterator[Blob]:
 
 def _require_whole(roles: Roles) -> None:
     """A broken repository is found here, before a device sees it."""
-    if not roles.refresh():
+    if not refresh(roles):
         raise ConfigError("snapshot and timestamp do not fit what is signed: run 'limpet repo refresh' with their keys")
     check(FolderMirror(roles.workspace.public), roles.workspace.anchor.read_bytes(), roles)
 
@@ -210,7 +213,8 @@ def _copy(source: Path, target: Path) -> None:
     with source.open("rb") as old, fresh.open("wb") as new:
         shutil.copyfileobj(old, new, 1 << 20)
         new.flush()
-        os.fchmod(new.fileno(), 0o644)
+        with contextlib.suppress(PermissionError):  # a FAT file system, as on most sticks, knows no modes
+            os.fchmod(new.fileno(), 0o644)
         os.fsync(new.fileno())
     fresh.rename(target)
     sync_folder(target.parent)

@@ -28,6 +28,7 @@ from agent.package.names import Channel
 from agent.repository.keyring import Keyring, import_key
 from agent.repository.making import Contents, make_package
 from agent.repository.modules import short
+from agent.repository.online import refresh
 from agent.repository.proof import Proven
 from agent.repository.roles import ROOT, TARGETS, TOP, Roles, Waiting
 from agent.repository.workspace import Lifetimes, Settings, Workspace
@@ -69,23 +70,28 @@ class Publisher:
         cls, workspace: Workspace, keyring: Keyring, plans: dict[str, KeyPlan], days: Lifetimes, now: datetime
     ) -> "Publisher":
         """Make a repository: keys, root and empty targets as drafts. `plans`: by role. Raises ConfigError."""
+        given = {role: [import_key(one, keyring.ask) for one in plan.given] for role, plan in plans.items()}
         for role, plan in plans.items():
-            _require_threshold(role, plan.threshold, plan.make + len(plan.given))
-        workspace.create(Settings(days=days))
+            _require_threshold(role, plan.threshold, plan.make + len({key.keyid for key, _ in given[role]}))
+        uris = {key.keyid: uri for keys in given.values() for key, uri in keys if uri}
+        workspace.create(Settings(days=days, uris=uris))
         publisher = cls(workspace, keyring, now)
         root = Root(expires=now, roles={role: Role([], plans[role].threshold) for role in TOP})
-        for role in TOP:
-            for key in publisher._keys_of(role, plans[role]):
+        for role, plan in plans.items():
+            made = (keyring.make(workspace.keys / role, role, plan.algorithm) for _ in range(plan.make))
+            for key in (*made, *(key for key, _ in given[role])):
                 root.add_key(key, role)
-            _require_threshold(role, plans[role].threshold, len(root.roles[role].keyids))
         publisher.roles.start(ROOT, root)
         publisher.roles.start(TARGETS, Targets(expires=now))
         return publisher
 
     def finish(self) -> Outcome:
         """Publish what has its signatures, and renew snapshot and timestamp if their keys are at hand."""
-        waiting = self.roles.settle()
-        return Outcome(waiting, self.roles.refresh())
+        return Outcome(self.roles.settle(), refresh(self.roles))
+
+    def refresh(self) -> bool:
+        """Make a new timestamp, and a snapshot if it is due; False when their keys are away. Raises ConfigError."""
+        return refresh(self.roles, force=True)
 
     # -- versions and channels
 
@@ -260,13 +266,9 @@ class Publisher:
         keyring = replace(self._keyring, uris={**self._settings.uris, **self._keyring.uris})
         return Roles(self.workspace, keyring, self._settings.days, now.replace(microsecond=0))
 
-    def _keys_of(self, role: str, plan: KeyPlan) -> Iterator[Key]:
-        yield from (self._new_key(role, "", plan.algorithm) for _ in range(plan.make))
-        yield from (self._new_key(role, address) for address in plan.given)
-
-    def _new_key(self, role: str, address: str, algorithm: str = "ed25519") -> Key:
+    def _new_key(self, role: str, address: str) -> Key:
         if not address:
-            return self._keyring.make(self.workspace.keys / role, role, algorithm)
+            return self._keyring.make(self.workspace.keys / role, role)
         key, uri = import_key(address, self._keyring.ask)
         if uri:
             self._settings = replace(self._settings, uris={**self._settings.uris, key.keyid: uri})

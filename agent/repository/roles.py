@@ -2,17 +2,17 @@
 
 A change makes a draft of the next version, signed with the keys at hand. `settle` publishes the largest set of drafts
 in which every role that would then be valid is verified by the one that delegates to it; the rest waits in pending/.
-Snapshot and timestamp have no drafts: their keys are online, or the repository is stale until they are.
+Snapshot and timestamp have none (agent/repository/online.py).
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from securesystemslib.signer import Key
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, Timestamp, VerificationResult
+from tuf.api.metadata import Metadata, Signed, VerificationResult
 from tuf.api.serialization import SerializationError
 from tuf.api.serialization.json import JSONSerializer
 
@@ -21,11 +21,10 @@ from agent.repository.keyring import Keyring
 from agent.repository.modules import sign
 from agent.repository.workspace import Lifetimes, Workspace
 
-T = TypeVar("T", bound=Signed)
 AnyMetadata = Metadata[Any]
 ROOT, TARGETS, SNAPSHOT, TIMESTAMP = "root", "targets", "snapshot", "timestamp"
 TOP: Final = (ROOT, TARGETS, SNAPSHOT, TIMESTAMP)
-_BYTES: Final = JSONSerializer(compact=True, validate=True)
+METADATA_BYTES: Final = JSONSerializer(compact=True, validate=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Roles:
         """What devices see, or saw as `version`. Raises ConfigError when it is damaged."""
         if role == TIMESTAMP:
             return self._load(self.workspace.metadata / "timestamp.json")
-        wanted = self._latest(role) if version is None else version
+        wanted = self.latest(role) if version is None else version
         return self._load(self.workspace.metadata / f"{wanted}.{role}.json")
 
     def draft(self, role: str) -> AnyMetadata | None:
@@ -130,25 +129,6 @@ class Roles:
             for by, r in results.items()
         )
 
-    def refresh(self, force: bool = False) -> bool:
-        """Make snapshot and timestamp anew where they do not fit; returns whether they now do. Raises ConfigError."""
-        root = self.published(ROOT)
-        if root is None or self.published(TARGETS) is None:
-            return False
-        snapshot: Metadata[Snapshot] | None = self.published(SNAPSHOT)
-        meta = dict(snapshot.signed.meta) if snapshot else {}
-        for role in (TARGETS, *self.published_delegated()):
-            meta[f"{role}.json"] = MetaFile(self._version(role))
-        if snapshot is None or force or snapshot.signed.meta != meta or self._tired(SNAPSHOT, snapshot, root):
-            if not self._renew(SNAPSHOT, Snapshot(version=1 + self._latest(SNAPSHOT), meta=meta), root):
-                return False
-            force = True
-        timestamp: Metadata[Timestamp] | None = self.published(TIMESTAMP)
-        if timestamp is None or force or self._tired(TIMESTAMP, timestamp, root):
-            version = 1 + (timestamp.signed.version if timestamp else 0)
-            return self._renew(TIMESTAMP, Timestamp(version=version, snapshot_meta=self._snapshot_meta()), root)
-        return True
-
     def keys(self, role: str) -> tuple[int, dict[str, Key]]:
         """Threshold and keys of a role, as the newest root or targets say."""
         above = self.newest(self._delegator(role)).signed
@@ -157,6 +137,16 @@ class Roles:
             return held.threshold, {keyid: above.get_key(keyid) for keyid in held.keyids}
         except ValueError as exc:
             raise ConfigError(f"there is no role '{role}': see 'limpet repo status'") from exc
+
+    def latest(self, role: str) -> int:
+        """The highest version that was published; 0 when none was."""
+        names = (path.name.partition(".") for path in self.workspace.metadata.glob(f"*.{role}.json"))
+        return max((int(n) for n, _, rest in names if n.isdigit() and rest == f"{role}.json"), default=0)
+
+    def lifetime_days(self, role: str) -> int:
+        """How long a signature on a role is good for."""
+        days = {ROOT: self._days.root, SNAPSHOT: self._days.snapshot, TIMESTAMP: self._days.timestamp}
+        return days.get(role, self._days.targets)
 
     def at_hand(self, key: Key) -> bool:
         """Whether this process could sign with the private half of `key`, as far as can be told without trying."""
@@ -170,13 +160,13 @@ class Roles:
 
     def _draft(self, role: str, made: AnyMetadata, version: int) -> None:
         made.signed.version = version
-        made.signed.expires = self.now + timedelta(days=self._lifetime(role))
+        made.signed.expires = self.now + timedelta(days=self.lifetime_days(role))
         made.signatures.clear()
         self._sign(role, made)
         self._write_draft(role, made)
 
     def _write_draft(self, role: str, made: AnyMetadata) -> None:
-        self.workspace.write(self.workspace.folder / "pending" / f"{role}.json", made.to_bytes(_BYTES))
+        self.workspace.write(self.workspace.folder / "pending" / f"{role}.json", made.to_bytes(METADATA_BYTES))
 
     def _sign(self, role: str, made: AnyMetadata) -> int:
         added = 0
@@ -191,11 +181,6 @@ class Roles:
             return self.keys(role)[1]
         roots = [made.signed] + ([before.signed] if (before := self.published(ROOT)) else [])
         return {keyid: root.keys[keyid] for root in roots for keyid in root.roles[ROOT].keyids}
-
-    def _lifetime(self, role: str) -> int:
-        return {ROOT: self._days.root, SNAPSHOT: self._days.snapshot, TIMESTAMP: self._days.timestamp}.get(
-            role, self._days.targets
-        )
 
     # -- what may be published together
 
@@ -220,63 +205,27 @@ class Roles:
         if role == ROOT:
             return all(self._root_results(made).values())
         above = state.get(self._delegator(role))
-        return above is not None and bool(_result(above, role, made))
+        return above is not None and bool(verification(above, role, made))
 
     def _results(self, role: str, made: AnyMetadata) -> dict[str, VerificationResult]:
         if role == ROOT:
             return self._root_results(made)
-        return {"": _result(self.newest(self._delegator(role)), role, made)}
+        return {"": verification(self.newest(self._delegator(role)), role, made)}
 
     def _root_results(self, made: AnyMetadata) -> dict[str, VerificationResult]:
         """A root is signed by its own keys and by those of the root before it."""
         before = self.published(ROOT, made.signed.version - 1)
-        earlier = {"previous": _result(before, ROOT, made)} if before else {}
-        return earlier | {"": _result(made, ROOT, made)}
+        earlier = {"previous": verification(before, ROOT, made)} if before else {}
+        return earlier | {"": verification(made, ROOT, made)}
 
     def _publish(self, role: str, made: AnyMetadata) -> None:
-        data = made.to_bytes(_BYTES)
+        data = made.to_bytes(METADATA_BYTES)
         self.workspace.write(self.workspace.metadata / f"{made.signed.version}.{role}.json", data)
         if role == ROOT:
             self.workspace.write(self.workspace.anchor, data)
         self.workspace.remove(self.workspace.folder / "pending" / f"{role}.json")
 
-    # -- snapshot and timestamp
-
-    def _renew(self, role: str, signed: Snapshot | Timestamp, root: Metadata[Root]) -> bool:
-        signed.expires = self.now + timedelta(days=self._lifetime(role))
-        made: AnyMetadata = Metadata(signed)
-        held = root.signed.roles[role]
-        for keyid in held.keyids:
-            if signer := self.keyring.signer(root.signed.keys[keyid]):
-                made.signatures[keyid] = sign(signer, made.signed_bytes)
-        if not _result(root, role, made):
-            return False
-        name = "timestamp.json" if role == TIMESTAMP else f"{signed.version}.{role}.json"
-        self.workspace.write(self.workspace.metadata / name, made.to_bytes(_BYTES))
-        return True
-
-    def _tired(self, role: str, made: AnyMetadata, root: Metadata[Root]) -> bool:
-        """Not valid under this root, or with less than half of its life left."""
-        half = timedelta(days=self._lifetime(role)) / 2
-        return not _result(root, role, made) or made.signed.expires - self.now < half
-
-    def _snapshot_meta(self) -> MetaFile:
-        version = self._latest(SNAPSHOT)
-        data = self.workspace.read(self.workspace.metadata / f"{version}.{SNAPSHOT}.json") or b""
-        return MetaFile.from_data(version, data, ["sha256"])
-
     # -- files
-
-    def _version(self, role: str) -> int:
-        found = self.published(role)
-        assert found is not None, role
-        version: int = found.signed.version
-        return version
-
-    def _latest(self, role: str) -> int:
-        """The highest version that was published; 0 when none was."""
-        names = (path.name.partition(".") for path in self.workspace.metadata.glob(f"*.{role}.json"))
-        return max((int(n) for n, _, rest in names if n.isdigit() and rest == f"{role}.json"), default=0)
 
     def _load(self, path: Any) -> AnyMetadata | None:
         data = self.workspace.read(path)
@@ -292,7 +241,7 @@ class Roles:
         return ROOT if role in TOP else TARGETS
 
 
-def _result(above: AnyMetadata, role: str, made: AnyMetadata) -> VerificationResult:
+def verification(above: AnyMetadata, role: str, made: AnyMetadata) -> VerificationResult:
     """How many valid signatures `made` has of those that `above` asks for; a role that nobody asks for has none."""
     try:
         result: VerificationResult = above.signed.get_verification_result(role, made.signed_bytes, made.signatures)
