@@ -90,6 +90,7 @@ class Bench:
     def table(self, desk):
         return {
             "update": Operation("technician", self.slow, ModelArgs),
+            "rollback": Operation("technician", self.slow, ModelArgs, leads_back=True),
             "set-config": Operation("admin", self.slow),
             "ping": ping(lambda: {"version": "x"}),
             "cancel": cancelling(desk.cancel),

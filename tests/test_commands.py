@@ -64,6 +64,22 @@ def test_changing_commands_go_one_at_a_time_and_looking_ones_beside(bench):
         assert bench.states(first.target.id)[-1]["reason"] == "NO_SPACE"
 
 
+def test_a_rollback_does_not_wait_for_the_probation_that_it_ends(bench):
+    """Up to `staged` it waits, and a cancel would do; after that nothing else leads back. It overtakes what waits."""
+    with bench.running():
+        update, data = bench.signed()
+        bench.send(update, data)
+        other = bench.ask()["id"]
+        back, more = bench.signed("technician", "rollback", args={"model": "keywords"})
+        assert bench.send(back, more)[-1]["status"] == "scheduled"
+        bench.slow.moves[update.target.id] = move("probation")
+        bench.status(back.target.id, "executing")
+        assert other not in bench.slow.begun
+        bench.slow.moves[update.target.id] = move("failed", reason="ROLLED_BACK")
+        bench.slow.moves[back.target.id] = move("successful")
+        bench.status(other, "executing")
+
+
 def test_a_full_queue_refuses_and_the_refusal_is_stored(tmp_path):
     """REJECTED_BUSY, the same when it is asked again."""
     bench = Bench(tmp_path, queue=2)
@@ -277,7 +293,7 @@ def test_states_and_capabilities_are_told_again_after_every_reconnect_and_key(be
         bench.told.clear()
         bench.port.tell_all()
         assert sorted(t.name for t in bench.drain() if t.body) == sorted(
-            t for t in names if t not in ("rollback", "pin", "unpin", "activate", "snapshot", "collect-diagnostics")
+            t for t in names if t not in ("pin", "unpin", "activate", "snapshot", "collect-diagnostics")
         )
 
 
@@ -324,6 +340,7 @@ def test_states_carry_an_expiry_for_devices_that_never_come_back(bench):
     assert all(t.retain for t in told)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_journal_that_refuses_leaves_the_request_with_the_broker(bench, monkeypatch):
     """No row, no acknowledgement: the lane fails, is started again, and takes the same request."""
 
@@ -340,6 +357,16 @@ def test_a_journal_that_refuses_leaves_the_request_with_the_broker(bench, monkey
         assert bench.slow.begun == []
     with bench.running():
         assert until(lambda: bench.slow.begun == [request.target.id])
+
+
+def test_a_damaged_journal_raises_an_alarm_that_the_next_start_clears(bench):
+    """Said once, with the name under which the file was kept."""
+    bench.config.journal.write_bytes(b"no database" * 1000)
+    with bench.running():
+        assert "commands.db.damaged-1" in bench.alarms["commands"]
+        assert bench.ask()["status"] == "executing"
+    with bench.running():
+        assert bench.alarms["commands"] is None
 
 
 def test_arguments_are_checked_before_anything_begins(bench):

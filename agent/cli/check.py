@@ -9,14 +9,16 @@ from pathlib import Path
 from agent.assembly import assemble
 from agent.cli.options import Commands, add_config
 from agent.clock import SystemClock
+from agent.commands import Holders
 from agent.config import Config, PipelineFile, load_config, load_pipelines, load_sources
 from agent.envelope.setup import batch_zip
-from agent.errors import LimpetError
+from agent.errors import ConfigError, LimpetError
 from agent.mqtt.protect import context, password
 from agent.papers import Papers, ages
 from agent.reconfigure.start import standing
 from agent.settings.uplink import UplinkConfig
 from agent.shelf import Shelf
+from agent.stock import Stock
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,14 @@ def look(path: Path) -> Iterator[Checked]:
     yield from _problems("pipeline", bad_files)
     yield from _identity(config)
     yield from _problems("from afar:", standing(path)[2])
+    if config.commands.enabled:
+        yield _try("keys of commands", lambda: _command_keys(config))
     yield _try("compression", lambda: batch_zip(config.envelope))
     yield _try("uplink's files", lambda: _uplink_files(config.uplink))
 
 
 def _pipelines(config: Config, files: tuple[PipelineFile, ...], sources: tuple[str, ...]) -> Iterator[Checked]:
-    shelf = Shelf(config.models, config.cache, SystemClock())
+    shelf = Shelf(config.models, config.cache, SystemClock(), Stock(config.updates))
     try:
         made = assemble(files, sources, shelf)
         for pipeline in made.pipelines:
@@ -74,6 +78,7 @@ def _pipelines(config: Config, files: tuple[PipelineFile, ...], sources: tuple[s
     finally:
         shelf.close()
     yield from _problems("pipeline", made.broken)
+    yield from _problems("model", {name: trouble.text for name, trouble in shelf.troubles.items()})
 
 
 def _identity(config: Config) -> Iterator[Checked]:
@@ -86,6 +91,16 @@ def _identity(config: Config) -> Iterator[Checked]:
             yield Checked(f"{name} certificate {ages(certificate)}", certificate["trouble"])
     except LimpetError as exc:
         yield Checked("keys", str(exc))
+
+
+def _command_keys(config: Config) -> None:
+    """Local keys and the delivered lists, as the agent reads them. Raises ConfigError when nobody could ask."""
+    holders = Holders(config.commands.key, config.updates.folder, config.device.site, config.device.name)
+    holders.refresh()
+    if holders.trouble:
+        raise ConfigError(holders.trouble)
+    if not holders.count:
+        raise ConfigError("[commands] enabled: no key counts on this device, so every request will be refused: add one")
 
 
 def _uplink_files(config: UplinkConfig) -> None:

@@ -75,7 +75,7 @@ class Desk:
     def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
         """Serve until `stop`. Raises StoreError when the journal cannot be used."""
         with Journal(self._config.journal, self._outside.boot) as journal:
-            self._outside.alarm("commands", journal.trouble or None)
+            self._say_trouble(journal)
             work = self._work = Work(journal, self._table, self._clock, self._tell, self._config.queue)
             gate = Gate(
                 self._device, self._outside.holders, self._table, self._clock, self._config.per_minute, work.room
@@ -123,6 +123,13 @@ class Desk:
         work.resume()
         self._note_time(journal)
         self._news(journal)
+
+    def _say_trouble(self, journal: Journal) -> None:
+        """Raise the alarm of a damaged journal; the next good start clears it, while the damaged file lies there."""
+        if journal.trouble:
+            self._outside.alarm("commands", journal.trouble)
+        elif next(journal.path.parent.glob(f"{journal.path.name}.damaged-*"), None) is not None:
+            self._outside.alarm("commands", None)
 
     def _turn(self, gate: Gate, journal: Journal, work: Work) -> None:
         arrived = self._requests.take(BUSY_S if work.busy else IDLE_S)

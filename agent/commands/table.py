@@ -94,6 +94,8 @@ class Operation:
     """A frozen dataclass: names, types and ranges of the arguments; see `agent.strict`."""
     mutating: bool = True
     """At most one mutating command is under way; others wait in the queue. The rest run beside it."""
+    leads_back: bool = False
+    """A changing one that need not wait for another that is past `staged`: only this one can stop that."""
     state_s: Mapping[Status, float] = field(default_factory=dict)
     """Deadlines of states that differ from `STATE_S`, seconds."""
 

@@ -107,7 +107,7 @@ def operations(spool: Path, depot: Path, update_s: float) -> dict[str, Operation
     times: dict[Any, float] = {"download": update_s + 3600.0}
 
     def made(do: Doing, args: type) -> Operation:
-        return Operation("technician", Updates(spool, depot, do), args, state_s=times)
+        return Operation("technician", Updates(spool, depot, do), args, leads_back=do == "rollback", state_s=times)
 
     return {
         "update": made("update", UpdateArgs), "rollback": made("rollback", ChangeArgs), "pin": made("pin", ChangeArgs),

@@ -1,5 +1,7 @@
 """Commands under way: begins one changing command at a time, follows all of them, and ends what takes too long.
 
+One exception: a rollback does not wait for an update that is past `staged`, because nothing else could stop it.
+
 Each state is durable in the row before the act that it announces; the row is told to the broker after that. After a
 restart every row that had not ended is taken up again by its handler, or has failed as INTERRUPTED.
 """
@@ -90,8 +92,9 @@ class Work:
         for under in list(self._under.values()):
             self._follow(under)
         self._expire()
-        while self._waiting and not any(self._changing(under.command) for under in self._under.values()):
-            self._begin(self._waiting.popleft())
+        while (following := self._next()) is not None:
+            self._waiting.remove(following)
+            self._begin(following)
 
     def cancel(self, id_: str, expected_version: int | None) -> str:
         """End a command before it has changed anything; says why not, "" when it is done or on its way."""
@@ -118,6 +121,19 @@ class Work:
     def _changing(self, command: Command) -> bool:
         operation = self._table.get(command.operation)
         return operation is None or operation.mutating
+
+    def _next(self) -> _Under | None:
+        """What may begin now: the oldest when nothing changing is under way, a way back when that is past `staged`."""
+        changing = [under for under in self._under.values() if self._changing(under.command)]
+        if not changing:
+            return self._waiting[0] if self._waiting else None
+        if any(under.command.progress.status in CANCELLABLE for under in changing):
+            return None
+        return next((waiting for waiting in self._waiting if self._leads_back(waiting.command)), None)
+
+    def _leads_back(self, command: Command) -> bool:
+        operation = self._table.get(command.operation)
+        return operation is not None and operation.leads_back
 
     def _begin(self, under: _Under) -> None:
         self._under[under.command.id] = under
