@@ -17,7 +17,10 @@ from pathlib import Path
 import pytest
 
 from agent.depot import Writer, collect, folder_of, read_state, whole
+from agent.updates.jobs import Book
 from tests import depot_life as life
+from tests.repositories import Repo
+from tests.tiny_models import make_model
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = (
@@ -142,3 +145,54 @@ def test_a_start_of_the_agent_after_a_kill_burns_what_it_finds(begun, tmp_path):
         assert (before.trial is None) or after.trial is None or after.trial.tries_left < before.trial.tries_left
         number_of = {life.pick(n): n for n in (0, life.OLD, life.NEW)}
         assert whole(folder_of(folder, life.NAME, chosen), life.files(number_of[chosen]))
+
+
+@pytest.fixture(scope="module")
+def stick(tmp_path_factory):
+    """A published repository with one tiny model."""
+    folder = tmp_path_factory.mktemp("stick")
+    make_model(folder / "model", "copy", "onnx", name=life.NAME)
+    repo = Repo(folder / "repo")
+    repo.add(folder / "model")
+    (folder / "root.json").write_bytes(repo.root)
+    return folder
+
+
+def _update(folder, stick, *options):
+    """`limpet update` from the stick, in a process of its own; its status."""
+    folder.mkdir(exist_ok=True)
+    text = 'schema = 1\n[updates]\nfolder = "depot"\nspool = "spool"\nkeep_free_mb = 0.0\n'
+    (folder / "limpet.toml").write_text(text + f"root = '{stick / 'root.json'}'\n")
+    place = stick / "repo" / "mirror"
+    command = [sys.executable, "-B", "-P", "-m", "agent", "update", "--config", str(folder / "limpet.toml")]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    command += [life.NAME, "--from", str(place), "--no-wait"]
+    return subprocess.run([*options, *command], env=environment, capture_output=True, check=False).returncode
+
+
+def _cut_off_update(folder, stick, step):
+    """Kill an update at `step`, then ask again: what is wrong afterwards."""
+    call, number = step
+    killed = _update(folder, stick, *STRACE, "-e", f"inject={call}:signal=KILL:when={number}") != 0
+    depot = folder / "depot"
+    before = read_state(depot)
+    if before.damaged:
+        return f"{step}: {before.damaged}"
+    _update(folder, stick)
+    state, book = read_state(depot), Book(depot)
+    model = state.model(life.NAME)
+    stuck = [one for one in book.every() if not one.terminal and one.status != "probation"]
+    if state.damaged or model.trial is None or model.bad or stuck:
+        return f"{step}: {state} {stuck}"
+    if not killed or list((depot / "parts").iterdir()):
+        return f"{step}: {'rubbish is left' if killed else 'it was not killed'}"
+    return ""
+
+
+def test_a_whole_update_that_is_killed_is_there_when_it_is_asked_for_again(stick, tmp_path):
+    """The real command with TUF, downloads and the probe; whatever the step, one candidate and no open end."""
+    steps = [("fsync", n) for n in (1, 7, 14, 21, 28, 35, 42)] + [("rename", n) for n in (2, 5, 9, 13, 17)]
+    with ThreadPoolExecutor(4) as pool:
+        folders = (tmp_path / f"{call}-{number}" for call, number in steps)
+        ends = list(pool.map(lambda folder, step: _cut_off_update(folder, stick, step), folders, steps))
+    assert [words for words in ends if words] == []

@@ -19,6 +19,7 @@ import pytest
 from agent.depot import AGENT, Pick, Writer, folder_of, read_state, read_token
 from agent.errors import UpdateError
 from agent.progress import STATUSES, Progress
+from agent.release.place import Place
 from agent.settings.updates import UpdatesConfig
 from agent.updates.choose import choose
 from agent.updates.deadline import within
@@ -693,7 +694,11 @@ def test_a_release_of_the_agent_takes_the_same_way_up_to_its_trial(tmp_path, rep
     package = made.add_agent(wheels, "9.9.9")
     with served(made.mirror) as url:
         site = Site(tmp_path, made, url)
-        end = site.worker().run([Job("job", "release", AGENT)], site.seen.append)[0]
+        assert site.worker().run([Job("early", "release", AGENT)])[0].reason == "REJECTED_UNSUPPORTED", "a checkout"
+        (tmp_path / "opt").mkdir()
+        (tmp_path / "opt" / "current").symlink_to("releases/1.0.0-0123456789ab")
+        worker = Worker(site.terms, site.book, MODELS, None, Place(tmp_path / "opt"))
+        end = worker.run([Job("job", "release", AGENT)], site.seen.append)[0]
     pick = Pick("9.9.9", hashlib.sha256(package.encode()).hexdigest())
     assert (end.status, read_state(site.depot).agent.trial.pick) == ("probation", pick)
     there = {path.name for path in folder_of(site.depot, AGENT, pick).iterdir()}

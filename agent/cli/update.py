@@ -19,7 +19,7 @@ from agent.cli.options import Commands, add_config
 from agent.cli.rights import become_owner
 from agent.depot import AGENT, ModelState, read_state, write_token
 from agent.depot.places import drop_token
-from agent.errors import ConfigError
+from agent.errors import ConfigError, UpdateError
 from agent.progress import TERMINAL, Progress
 from agent.release.follow import follow, runs_trial
 from agent.updates.jobs import Book, Do, Job
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 FACTORY_MODELS: Final = Path(__file__).resolve().parent.parent.parent / "models"
 WATCH_S: Final = 0.3
+PAUSE_S: Final = 5.0
 
 
 def add_parser(sub: Commands) -> None:
@@ -94,10 +95,14 @@ def _burn(terms: Terms, book: Book) -> int:
 def _jobs(terms: Terms, book: Book) -> int:
     """Light work first; the rest of the updater is loaded only when there is more."""
     folder = terms.updates.folder
-    left = work_local(folder, terms.updates.spool, book)
-    if left or cut_off(read_state(folder), book):
-        return _worst(_worker(terms, book, None).work())
-    follow(folder, book)
+    try:
+        left = work_local(folder, terms.updates.spool, book)
+        if left or cut_off(read_state(folder), book):
+            _worker(terms, book, None).work()  # a job that failed has its answer: no failure of this command
+        follow(folder, book)
+    except UpdateError:
+        time.sleep(PAUSE_S)  # the jobs stay, and whoever watches the spool starts us again at once
+        raise
     return 0
 
 

@@ -22,6 +22,8 @@ class Device:
     device: str
     factory: Path | None = None
     """Folder of the factory's models."""
+    released: bool = False
+    """Whether the agent was installed as a release, so that another one can take its place."""
 
     @property
     def folder(self) -> Path:
@@ -51,6 +53,9 @@ def find_wanted(read: Read, device: Device, job: Job) -> Wanted:
     family = "agent" if kind == "agent" else name
     if not family:
         raise UpdateError(f"job {job.id}: it names no model", "REJECTED_UNSUPPORTED")
+    if kind == "agent" and not device.released:
+        words = "this agent runs from a checkout, which no release replaces"
+        raise UpdateError(f"{words}: install it with tools/install.sh, or update the checkout", "REJECTED_UNSUPPORTED")
     active = read_state(device.folder).model(name).active
     version = job.version or (active.version if job.do == "refresh" and active else "")
     version = version or offered(read, kind, family, device.config.channel, device.site, device.device)

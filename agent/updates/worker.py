@@ -19,6 +19,7 @@ from agent.manifest import MANIFEST_FILE, load_manifest
 from agent.package import Kind, layer_paths
 from agent.progress import Progress
 from agent.release.follow import follow
+from agent.release.place import Place
 from agent.tomlfile import parse, read_plain
 from agent.updates.choose import choose, offered
 from agent.updates.flow import Flow, tidy
@@ -52,8 +53,14 @@ class _ClosedError(UpdateError):
 class Worker:
     """One run of the updater."""
 
-    def __init__(self, terms: Terms, book: Book, factory: Path | None, place: Path | None = None) -> None:
-        """`factory`: folder of the factory's models. `place`: a repository to take instead of the configured one."""
+    def __init__(
+        self, terms: Terms, book: Book, factory: Path | None, place: Path | None = None, releases: Place | None = None
+    ) -> None:
+        """`factory`: folder of the factory's models. `place`: a repository to take instead of the configured one.
+
+        `releases`: where releases of the agent are installed.
+        """
+        self._releases = releases or Place()
         self._terms, self._book, self._factory, self._place = terms, book, factory, place
         self._folder, self._spool = terms.updates.folder, terms.updates.spool
 
@@ -190,7 +197,7 @@ class Worker:
         except ConfigError as exc:
             log.error("update layers=ignored reason=%s", exc)
             config = terms.updates
-        return Device(config, terms.site, terms.device, self._factory)
+        return Device(config, terms.site, terms.device, self._factory, bool(self._releases.current))
 
     def _probe(self, name: str, pick: Pick) -> str:
         config = self._terms.updates
