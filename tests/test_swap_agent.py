@@ -1,13 +1,15 @@
 """The whole agent over a real depot: versions come, are proved and stay, bad ones go back, the updater writes."""
 
+import json
 import shutil
+import signal
 import time
 
 import pytest
 
 from agent.depot import Pick, folder_of, read_state
 from agent.updates.jobs import Book, Job
-from tests.agents import MODELS, PIPELINES, running, site, status
+from tests.agents import MODELS, PIPELINES, limpet, running, site, status
 from tests.candidates import change, publish
 
 UPDATES = """
@@ -70,8 +72,9 @@ def _version(place):
 
 def test_versions_come_and_go_in_a_running_agent_and_the_record_follows(place, tmp_path):
     """Good live, good by way of the shadow, too slow, other events: each verdict ends its job and nothing restarts."""
-    config, _ = place.write()
+    config, reader = place.write()
     vibration = lambda: read_state(place.folder / "depot").model("vibration")  # noqa: E731
+    watcher = limpet("watch", "--reader", reader, "--for", 120, "--json", "--all")
     with running(config, tmp_path / "agent.log") as child:
         status(place.socket, lambda s: s["pipelines"].get("vibration", {}).get("results", 0) > 5)
         assert _version(place) == "1.0.0"
@@ -99,10 +102,30 @@ def test_versions_come_and_go_in_a_running_agent_and_the_record_follows(place, t
         assert done.detail["evidence"]["views"]
         assert _version(place) == "1.2.0"
         assert child.poll() is None
+        told = _told(watcher)
+    assert [(one["version"], one["verdict"]) for one in told["verdicts"]] == [
+        ("1.1.0", "commit"), ("1.2.0", "promote"), ("1.2.0", "commit"), ("1.3.0", "roll_back"), ("1.4.0", "roll_back"),
+    ]  # fmt: skip
+    assert told["versions"][0] == "1.0.0"
+    assert told["versions"][-1] == "1.2.0"
+    assert any("1.3.0 went back" in text for text in told["alarms"])
     assert {bad.version for bad in vibration().bad} == {"1.3.0", "1.4.0"}
     assert _changes(tmp_path / "agent.log") == [
         ("1.1.0", "1.0.0"), ("1.2.0", "1.1.0"), ("1.3.0", "1.2.0"), ("1.2.0", "1.3.0"),
     ]  # fmt: skip
+
+
+def _told(watcher):
+    """What a reader at the broker heard: verdicts, the twin's versions in turn, alarms."""
+    time.sleep(1.5)  # the last event and facet are on their way
+    watcher.send_signal(signal.SIGTERM)
+    lines = [json.loads(line) for line in watcher.communicate(timeout=60)[0].splitlines()]
+    twins = [line["body"] for line in lines if line["type"] == "twin" and line["name"] == "models"]
+    return {
+        "verdicts": [line["body"] for line in lines if line["type"] == "event" and line["stream"] == "updates"],
+        "alarms": [line["body"]["text"] for line in lines if line["type"] == "alarm"],
+        "versions": [body["vibration"]["version"] for body in twins],
+    }
 
 
 def _changes(log):

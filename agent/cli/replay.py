@@ -19,6 +19,7 @@ from agent.records import Draft, Sample
 from agent.settings.capture import ReplayConfig
 from agent.settings.runtime import CacheConfig, ModelsConfig
 from agent.shelf import Shelf
+from agent.stock import Stock
 from agent.views import silence_after
 
 
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
         ModelsConfig((*args.models, *models.folders), models.artifact_limit_mb, models.slots),
         config.cache if config else CacheConfig(),
         clock,
+        Stock(config.updates) if config and not args.models else None,
     )
     try:
         pipeline = _made(file, shelf)
