@@ -25,9 +25,9 @@ from agent.package import (
     version_order,
 )
 from agent.package.names import Channel
+from agent.repository import custody
 from agent.repository.keyring import Keyring, import_key
 from agent.repository.making import Contents, make_package
-from agent.repository.modules import short
 from agent.repository.online import refresh
 from agent.repository.proof import Proven
 from agent.repository.roles import ROOT, TARGETS, TOP, Roles, Waiting
@@ -72,7 +72,7 @@ class Publisher:
         """Make a repository: keys, root and empty targets as drafts. `plans`: by role. Raises ConfigError."""
         given = {role: [import_key(one, keyring.ask) for one in plan.given] for role, plan in plans.items()}
         for role, plan in plans.items():
-            _require_threshold(role, plan.threshold, plan.make + len({key.keyid for key, _ in given[role]}))
+            custody.require_threshold(role, plan.threshold, plan.make + len({key.keyid for key, _ in given[role]}))
         uris = {key.keyid: uri for keys in given.values() for key, uri in keys if uri}
         workspace.create(Settings(days=days, uris=uris))
         publisher = cls(workspace, keyring, now)
@@ -172,35 +172,16 @@ class Publisher:
         """Give a role a new key, in the place of `old` (by default its only one), or beside the others.
 
         `address`: a .pub file or an address; without it a pair is made in the workspace. `add`: keep all old keys.
-        `threshold`: the new one; 0 leaves it. Where the top role changes a key, the families that had it follow.
-        Raises ConfigError.
+        `threshold`: the new one; 0 leaves it. Raises ConfigError.
         """
-        now_threshold, keys = self.roles.keys(role)
-        leaving = "" if add else _chosen(role, keys, old)
-        _require_threshold(role, threshold or now_threshold, len(keys) + (1 if add else 0))
+        leaving = custody.leaving(self.roles, role, old, add=add, threshold=threshold)
         key = self._new_key(role, address)
-        if key.keyid in keys:
-            raise ConfigError(f"{role} has key {short(key.keyid)} already")
-        for one in (role, *self._families_with(leaving if role == TARGETS else "")):
-            self._change_keys(one, add=key, remove=leaving, threshold=threshold if one == role else 0)
+        custody.exchange(self.roles, role, key, leaving, threshold)
         return key
 
     def revoke(self, keyid: str) -> tuple[str, ...]:
         """Take a key out of every role; returns which. Raises ConfigError when a role could then not be signed."""
-        held = {role: self.roles.keys(role) for role in (*TOP, *self.roles.delegated())}
-        found = {one for _, keys in held.values() for one in keys if keyid and one.startswith(keyid)}
-        if len(found) != 1:
-            raise ConfigError(f"key '{keyid}': {len(found)} keys begin so: 'limpet repo status' shows them all")
-        full = found.pop()
-        roles = tuple(role for role, (_, keys) in held.items() if full in keys)
-        for role in roles:
-            threshold, keys = held[role]
-            if len(keys) - 1 < threshold:
-                words = f"{role} would have {len(keys) - 1} keys for a threshold of {threshold}"
-                raise ConfigError(f"{words}: give it another key first: limpet repo rotate {role} --old {short(full)}")
-        for role in roles:
-            self._change_keys(role, remove=full)
-        return roles
+        return custody.revoke(self.roles, keyid)
 
     def renew(self, roles: Sequence[str], within_days: int) -> tuple[str, ...]:
         """Draft anew the roles that end within so many days, or those that are named; returns which."""
@@ -276,25 +257,6 @@ class Publisher:
             self.roles = self._roles(self.roles.now)
         return key
 
-    def _families_with(self, keyid: str) -> Iterator[str]:
-        yield from (role for role in self.roles.delegated() if keyid and keyid in self.roles.keys(role)[1])
-
-    def _change_keys(self, role: str, *, add: Key | None = None, remove: str = "", threshold: int = 0) -> None:
-        """Change who signs a role, in what delegates to it, and draft the role anew if it is not valid any more."""
-        top = role in TOP
-
-        def change(above: Root | Targets) -> None:
-            if add is not None:
-                above.add_key(add, role)
-            if remove:
-                above.revoke_key(remove, role)
-            if threshold:
-                above.get_delegated_role(role).threshold = threshold
-
-        self.roles.edit(ROOT if top else TARGETS, change)
-        if role in (TARGETS, *self.roles.delegated()) and not self.roles.verified(role):
-            self.roles.edit(role)
-
 
 def _reachable(releases: Sequence[Release]) -> Iterator[Release]:
     """Releases up to the first that takes every device: what stands behind it is for nobody."""
@@ -302,17 +264,3 @@ def _reachable(releases: Sequence[Release]) -> Iterator[Release]:
         yield release
         if release.rollout_percent == 100:
             return
-
-
-def _chosen(role: str, keys: dict[str, Key], old: str) -> str:
-    """The id of the key that leaves."""
-    fitting = [keyid for keyid in keys if keyid.startswith(old)]
-    if len(fitting) != 1:
-        there = ", ".join(sorted(map(short, keys)))
-        raise ConfigError(f"{role} has the keys {there}: say with --old which one leaves, or --add to keep them all")
-    return fitting[0]
-
-
-def _require_threshold(role: str, threshold: int, keys: int) -> None:
-    if not 1 <= threshold <= keys:
-        raise ConfigError(f"{role}: a threshold of {threshold} with {keys} keys: it must be 1 to the number of keys")
