@@ -15,6 +15,7 @@ from agent.envelope.setup import make_opener
 from agent.errors import ConfigError, EnvelopeError
 from agent.papers.readers import NO_READERS, REVOKED, UNREADABLE, Readership, WatchedSealer
 from agent.settings.envelope import DeviceTrust, ReaderConfig, ReaderLimits
+from tests.agents import limpet, running, site, status
 from tests.enrolling import DEVICE, SITE, Alarms, Clock
 
 
@@ -227,3 +228,56 @@ def test_a_reader_without_its_list_of_void_keys_does_not_start(room, tmp_path, c
         (room.folder / "revoked.json").write_bytes(content)
     with pytest.raises(ConfigError, match=r"\[reader\] revoked .*revoked\.json"):
         _eyes(room, tmp_path)
+
+
+# --- a whole agent
+
+COUNTING = """
+schema = 1
+name = "count"
+source = "rows"
+[detector]
+step = "streaming_zscore"
+warm_rows = 2
+always = true
+[[rule]]
+kind = "every"
+period_s = 0.05
+"""
+
+
+def _sees(reader, limit_s=20):
+    """Whether `limpet watch` shows three events in time."""
+    watcher = limpet("watch", "--reader", reader, "--count", 3, "--for", limit_s, "--json")
+    lines = watcher.communicate(timeout=60)[0].splitlines()
+    return sum(json.loads(line)["type"] == "event" for line in lines) >= 3
+
+
+def test_a_running_agent_lets_readers_in_and_out_without_a_restart(room, tmp_path):
+    """Over a real broker: added, removed, all revoked (nothing leaves, nothing is lost), and mended."""
+    with site(tmp_path / "site") as place:
+        (tmp_path / "count.toml").write_text(COUNTING)
+        (tmp_path / "rows.csv").write_text("t,x\n" + "".join(f"{i / 100:.2f},{i % 7}\n" for i in range(500)))
+        place.add("rows", tmp_path / "count.toml", kind="replay", path=str(tmp_path / "rows.csv"), loop=True)
+        place.extra = f'[updates]\nfolder = "{tmp_path}"\n'
+        config, reader = place.write()
+        room.old = ReaderKey.load(place.keys.reader.key)
+        write_private(tmp_path / "new.key", room.new.pem())
+        other = tmp_path / "site" / "other.toml"
+        other.write_text(reader.read_text().replace(str(place.keys.reader.key), str(tmp_path / "new.key")))
+        with running(config, tmp_path / "agent.log"):
+            status(place.socket, lambda s: s["uplink"]["acked_events"] >= 3)
+            room.sign(room.new)
+            assert _sees(other)
+            room.sign()
+            assert _sees(reader)
+            assert not _sees(other, limit_s=3)
+            room.sign(revoked=[room.old])
+            said = status(place.socket, lambda s: any("no-readers" in reason for reason in s["reasons"]))
+            acked = said["uplink"]["acked_events"]
+            kept = status(place.socket, lambda s: s["outbox"]["events"] >= said["outbox"]["events"] + 20)
+            assert kept["uplink"]["acked_events"] <= acked + 20, "what was under way"
+            room.sign(room.new, revoked=[room.old])
+            status(place.socket, lambda s: s["uplink"]["acked_events"] >= acked + 40 and s["health"] == "ok", 40)
+            assert _sees(other)
+            assert not _sees(reader, limit_s=3)
