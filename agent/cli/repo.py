@@ -14,22 +14,20 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from agent.cli import repo_options as options
 from agent.cli.options import Commands
 from agent.envelope.keys import ReaderPublic
 from agent.errors import ConfigError
-from agent.package import CHANNELS, Kind
+from agent.package import Kind
 from agent.repository.keyring import Keyring
-from agent.repository.lists import LISTS, layer, trust_list
+from agent.repository.lists import layer, trust_list
 from agent.repository.mirror import FolderMirror, Mirror, publish
-from agent.repository.modules import SCHEMES, short
+from agent.repository.modules import short
 from agent.repository.proof import prove
 from agent.repository.publisher import KeyPlan, Outcome, Publisher
 from agent.repository.s3 import S3Mirror
 from agent.repository.standing import family_rows, role_rows
 from agent.repository.workspace import Lifetimes, Workspace
-
-_OFFLINE, _ONLINE = ("root", "targets"), ("snapshot", "timestamp")
-_ADDRESS = f"a .pub file, or an address ({', '.join(f'{scheme}:' for scheme in SCHEMES)})"
 
 
 def add_parser(sub: Commands) -> None:
@@ -67,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _init(args: argparse.Namespace, keyring: Keyring, now: dt.datetime) -> Publisher:
     plans = {}
-    for role in (*_OFFLINE, *_ONLINE):
+    for role in (*options.OFFLINE, *options.ONLINE):
         given = tuple(getattr(args, f"{role}_key"))
         make = getattr(args, f"{role}_keys")
         count = make if make is not None else 0 if given else 1
@@ -181,106 +179,22 @@ def _publish(publisher: Publisher, args: argparse.Namespace) -> int:
     return _told(Outcome(waiting, fresh=True))
 
 
-# -- describing the verbs
-
-
-def _describe_init(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, metavar="DIR", help="folder of the repository, made if missing")
-    for role, days in zip((*_OFFLINE, *_ONLINE), (365, 180, 14, 14), strict=True):
-        kind = "offline" if role in _OFFLINE else "online"
-        group = parser.add_argument_group(f"{role} ({kind})")
-        group.add_argument(f"--{role}-keys", type=int, metavar="N", help="pairs to make (default 1; 0 with --key)")
-        group.add_argument(f"--{role}-key", action="append", default=[], metavar="KEY", help=_ADDRESS)
-        group.add_argument(f"--{role}-threshold", type=int, default=1, metavar="N", help="signatures needed")
-        group.add_argument(f"--{role}-days", type=int, default=days, metavar="N", help="life (default %(default)s)")
-    parser.add_argument("--algorithm", choices=("ed25519", "es256"), default="ed25519", help="of pairs that are made")
-
-
-def _describe_add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="MODELDIR", help="a folder with model.toml")
-    _describe_channel(parser, required=False)
-    parser.add_argument("--seal-for", type=Path, action="append", default=[], metavar="KEY.pub", help="encrypt for it")
-    parser.add_argument("--include", action="append", default=[], metavar="PATTERN", help="further files of MODELDIR")
-    parser.add_argument("--no-selftest", dest="selftest", action="store_false", help="do not run the golden inputs")
-
-
-def _describe_add_agent(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR", help="wheels, lock and units (tools/make_release.py)")
-    parser.add_argument("version", metavar="VERSION")
-    _describe_channel(parser, required=False)
-
-
-def _describe_version(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a model's name, or agent")
-    parser.add_argument("version", metavar="VERSION")
-
-
-def _describe_release(parser: argparse.ArgumentParser) -> None:
-    _describe_version(parser)
-    _describe_channel(parser, required=True)
-
-
-def _describe_channel(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    parser.add_argument("--channel", choices=CHANNELS, required=required, help="offer it there")
-    parser.add_argument("--rollout", type=_percent, default=100, metavar="PERCENT", help="of the fleet (default 100)")
-
-
-def _describe_trust(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("list", choices=LISTS)
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="JSON or TOML; together they are the list")
-
-
-def _describe_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="base.toml, group-G.toml, device-S-D.toml")
-    parser.add_argument("--remove", action="store_true", help="sign these layers no longer")
-
-
-def _describe_rotate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("role", metavar="ROLE", help="root, targets, snapshot, timestamp, or a family's role")
-    parser.add_argument("--key", metavar="KEY", help=f"the new key: {_ADDRESS}; left out: a pair is made")
-    parser.add_argument("--old", metavar="KEYID", help="the key that leaves; needed when there are several")
-    parser.add_argument("--add", action="store_true", help="let no key leave")
-    parser.add_argument("--threshold", type=int, default=0, metavar="N", help="signatures needed from now on")
-
-
-def _describe_revoke(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("keyid", metavar="KEYID", help="its first digits will do")
-
-
-def _describe_renew(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("roles", nargs="*", metavar="ROLE", help="these, whenever they end")
-    parser.add_argument("--within", type=int, default=30, metavar="DAYS", help="what ends so soon (default 30)")
-
-
-def _describe_status(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON object per role and version")
-
-
-def _describe_publish(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("to", metavar="DIR|s3://BUCKET/PREFIX", help="what devices fetch from")
-    parser.add_argument("--endpoint-url", metavar="URL", help="of S3-compatible storage that is not AWS")
-
-
-def _describe_nothing(_: argparse.ArgumentParser) -> None:
-    """The verb has no options of its own."""
-
-
 _Verb = tuple[Callable[..., int | None], str, Callable[[argparse.ArgumentParser], None]]
 _VERBS: Mapping[str, _Verb] = {
-    "init": (lambda *_: None, "make a repository, its keys and its trust anchor", _describe_init),
-    "add": (_add, "add a model folder as a version", _describe_add),
-    "add-agent": (_add_agent, "add a release of the agent itself", _describe_add_agent),
-    "release": (_release, "offer a version in a channel, to a share of the fleet", _describe_release),
-    "withdraw": (_withdraw, "offer a version nowhere any more", _describe_version),
-    "trust": (_trust, "sign the list of technicians, readers or revoked keys", _describe_trust),
-    "config": (_config, "sign configuration layers", _describe_config),
-    "sign": (_sign, "add the signatures of the keys at hand to what waits", _describe_nothing),
-    "rotate": (_rotate, "give a role a new key", _describe_rotate),
-    "revoke": (_revoke, "take a key out of every role", _describe_revoke),
-    "renew": (_renew, "sign roles anew that end soon", _describe_renew),
-    "refresh": (_refresh, "make a new snapshot and timestamp with the online keys", _describe_nothing),
-    "status": (_status, "show roles, keys, ends, versions and channels", _describe_status),
-    "publish": (_publish, "bring a mirror up to date, and check it", _describe_publish),
+    "init": (lambda *_: None, "make a repository, its keys and its trust anchor", options.describe_init),
+    "add": (_add, "add a model folder as a version", options.describe_add),
+    "add-agent": (_add_agent, "add a release of the agent itself", options.describe_add_agent),
+    "release": (_release, "offer a version in a channel, to a share of the fleet", options.describe_release),
+    "withdraw": (_withdraw, "offer a version nowhere any more", options.describe_version),
+    "trust": (_trust, "sign the list of technicians, readers or revoked keys", options.describe_trust),
+    "config": (_config, "sign configuration layers", options.describe_config),
+    "sign": (_sign, "add the signatures of the keys at hand to what waits", options.describe_nothing),
+    "rotate": (_rotate, "give a role a new key", options.describe_rotate),
+    "revoke": (_revoke, "take a key out of every role", options.describe_revoke),
+    "renew": (_renew, "sign roles anew that end soon", options.describe_renew),
+    "refresh": (_refresh, "make a new snapshot and timestamp with the online keys", options.describe_nothing),
+    "status": (_status, "show roles, keys, ends, versions and channels", options.describe_status),
+    "publish": (_publish, "bring a mirror up to date, and check it", options.describe_publish),
 }
 
 
@@ -298,12 +212,6 @@ def _told(outcome: Outcome) -> int:
     if not outcome.fresh:
         print("snapshot and timestamp are behind: run 'limpet repo refresh' where their keys are")
     return 1 if outcome.waiting or not outcome.fresh else 0
-
-
-def _percent(text: str) -> int:
-    if not text.isdecimal() or int(text) > 100:
-        raise argparse.ArgumentTypeError(f"{text}: it must be a whole number from 0 to 100")
-    return int(text)
 
 
 def _kind(name: str) -> Kind:
