@@ -4,13 +4,16 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from agent import __version__
 from agent.depot import AGENT, Bad, ModelState, Pick, Trial, Writer, folder_of, read_state
 from agent.errors import UpdateError
 from agent.health import Health
+from agent.release import environment
 from agent.release.follow import follow, runs_trial
 from agent.release.place import Place, own_release, release_id
 from agent.release.proof import prove
@@ -21,7 +24,7 @@ from agent.release.wish import Answer, Wish, answer, leave, next_wish, read_answ
 from agent.settings.updates import UpdatesConfig
 from agent.updates.jobs import Book, Job, waiting
 from agent.updates.verdicts import judge
-from tests.releases import Shop, fetched
+from tests.releases import ROOT, Shop, fetched, make_release
 
 SHA = "ab" * 32
 OTHER = "cd" * 32
@@ -443,3 +446,48 @@ def test_tries_are_burnt_only_while_the_release_runs(trial_record, place):
     assert not runs_trial(read_state(trial_record), place)
     place.point("current", NEW)
     assert runs_trial(read_state(trial_record), place)
+
+
+@pytest.fixture
+def roomy(tmp_path, monkeypatch):
+    """A folder for half a gigabyte that is gone afterwards, and no packages but a release's own."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    yield tmp_path / "roomy"
+    shutil.rmtree(tmp_path / "roomy", ignore_errors=True)
+
+
+def test_a_real_release_becomes_an_environment_without_a_network(roomy):
+    """Every package of the device's lock as a wheel, installed by hash alone; the result runs its own models."""
+    try:
+        make_release.make(roomy / "release", [], make_release.LOCK)
+    except subprocess.CalledProcessError:
+        pytest.skip("the packages of tools/locks/device.txt cannot be fetched here")
+    place, name = Place(roomy / "opt"), release_id(__version__, SHA)
+    environment.build(roomy / "release", place, name)
+    environment.probe(place, name, __version__, ROOT / "systemd" / "limpet.toml", 60.0, None)
+    place.seal(name)
+    assert place.complete(name)
+    assert (place.folder(name) / "share/limpet/systemd/limpet-try.service").is_file()
+    with pytest.raises(UpdateError, match="calls itself"):
+        environment.probe(place, name, "9.9.9", ROOT / "systemd" / "limpet.toml", 60.0, None)
+
+
+def test_a_wheel_that_is_not_the_locks_is_not_installed(roomy):
+    """Signed or not: pip checks each against the release's own lock, and nothing is left behind."""
+    make_release.make(roomy / "release", [], None)
+    change_a_file(roomy / "release")
+    with pytest.raises(UpdateError, match="packages could not be installed"):
+        environment.build(roomy / "release", Place(roomy / "opt"), NEW)
+    assert list((roomy / "opt/releases").iterdir()) == []
+
+
+def test_the_same_sources_make_the_same_release(roomy):
+    """Byte for byte, so that two publishers can compare what they sign."""
+    for name in ("one", "two"):
+        make_release.make(roomy / name, [], None)
+    one, two = (
+        {path: hashlib.sha256((roomy / name / path).read_bytes()).hexdigest() for path in files_below(roomy / name)}
+        for name in ("one", "two")
+    )
+    assert one == two
+    assert {path.partition("/")[0] for path in one} == {"lock.txt", "share", "units", "wheels"}
