@@ -440,6 +440,25 @@ def test_a_fleet_layer_that_was_refused_is_tried_again_with_another_limpet_toml(
     assert len(desk.restarts) == 3
 
 
+def test_a_layer_that_names_a_model_yet_to_come_is_looked_at_again_but_not_all_the_time(desk, tmp_path):
+    """Validating costs: once a minute, and at once when the layer changes."""
+    asked = []
+    desk.it._examine = lambda made: asked.append(made) or {"extra": "no such model yet"} if made.pipelines[1:] else {}
+    new = '[pipelines.extra]\nsource = "rows"\n[pipelines.extra.model]\nname = "later"\n'
+    fleet(tmp_path, "base", new)
+    desk.live(40)
+    assert len(asked) == 1
+    assert "no such model yet" in desk.alarms["fleet-configuration"]
+    desk.live(60)
+    assert len(asked) == 2
+    fleet(tmp_path, "base", new + 'version = "1.0.0"\n')
+    desk.live(10)
+    assert len(asked) == 3
+    desk.it._examine = lambda made: {}
+    desk.live(70)
+    assert len(desk.restarts) == 1
+
+
 def test_a_healthy_record_changes_the_tables_that_it_names_and_no_other(desk):
     """What is not in a layer is as in limpet.toml."""
     _asked(desk, {"set": {"store": {"budget_mib": 64}}})

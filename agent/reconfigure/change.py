@@ -15,16 +15,15 @@ from typing import Any, Final
 from agent.clock import Clock
 from agent.errors import CommandError, ConfigError
 from agent.health import Health
-from agent.layerfiles import read_fleet
 from agent.layers.effective import Effective, effective
 from agent.layers.record import Baseline, Ended, Origin, Provisional, Record, Remote
+from agent.reconfigure.fleet import FleetWatch
 from agent.reconfigure.request import changed, parse
 from agent.reconfigure.start import Started
 
 log = logging.getLogger(__name__)
 
-FLEET_S: Final = 2.0
-"""How often the fleet's layers are looked at, seconds; a change counts once two looks in a row saw the same."""
+RESTARTS: Final = "on trial: the agent restarts with it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,6 @@ class Reconfiguration:
         self._started = started
         self._examine = examine
         self._clock = clock
-        self._alarm = alarm
         self._restart = restart
         self._lock = threading.Lock()
         self._record = started.record
@@ -61,16 +59,14 @@ class Reconfiguration:
         self._now: Now | None = None
         self._well_since_s: float | None = None
         self._good_kept = False
-        self._fleet_look_s = self._begin_s
-        self._fleet_seen: Remote | None = None
-        self._fleet_told = ""
+        self._fleet = FleetWatch(started.effective.config, started.local_digest, alarm)
 
     # --- changes --------------------------------------------------------------------------------------------------
 
     def set_config(self, args: Mapping[str, Any], job: str) -> str:
         """Take the set-config request `job`; returns what becomes of it, in words.
 
-        With "restarts" the outcome comes later (`outcome`), else it is done. Raises CommandError.
+        `RESTARTS` when `outcome` will tell later how it ended, else it is done. Raises CommandError.
         """
         asked = parse(args)
         with self._lock:
@@ -131,10 +127,9 @@ class Reconfiguration:
                 self._judge(self._trying, now, now_s)
             else:
                 self._keep_good(now, now_s)
-                enabled = self._started.effective.config.remote.enabled
-                if enabled and self._record.provisional is None and now_s - self._fleet_look_s >= FLEET_S:
-                    self._fleet_look_s = now_s
-                    self._notice_fleet()
+                enabled = self._started.effective.config.remote.enabled and self._record.provisional is None
+                if enabled and (remote := self._fleet.due(self._record, now_s)):
+                    self._try_fleet(remote, now_s)
 
     def cannot_start(self, why: str) -> bool:
         """The start failed: whether that was a change on trial, which is then taken back; the agent starts anew."""
@@ -181,32 +176,11 @@ class Reconfiguration:
 
     # --- proposing ------------------------------------------------------------------------------------------------
 
-    def _notice_fleet(self) -> None:
-        """Put changed fleet layers on trial, unless this very content was refused with this limpet.toml."""
-        try:
-            remote = Remote(read_fleet(self._started.effective.config), self._record.committed.settings)
-        except ConfigError as exc:
-            self._tell_fleet(str(exc))
-            return
-        steady = remote == self._fleet_seen
-        self._fleet_seen = remote
-        if remote.fleet == self._record.committed.fleet:
-            self._tell_fleet("")
-        elif refused := self._record.refuses(remote, self._started.local_digest):
-            self._tell_fleet(f"fleet layers are not used: {refused}")
-        elif steady:
-            self._try_fleet(remote)
-
-    def _try_fleet(self, remote: Remote) -> None:
+    def _try_fleet(self, remote: Remote, now_s: float) -> None:
         try:
             self._propose(remote, self._validated(remote), "fleet", "", None)
         except CommandError as exc:
-            self._tell_fleet(f"fleet layers are not used: {exc}")
-
-    def _tell_fleet(self, text: str) -> None:
-        if text != self._fleet_told:
-            self._fleet_told = text
-            self._alarm("fleet-configuration", text or None)
+            self._fleet.invalid(remote, str(exc), now_s)
 
     def _validated(self, remote: Remote) -> Effective:
         """The whole that would come of `remote`. Raises CommandError when it may not be, or breaks more than now."""
@@ -248,6 +222,3 @@ class Reconfiguration:
             return False
         self._record = record
         return True
-
-
-RESTARTS: Final = "on trial: the agent restarts with it"
