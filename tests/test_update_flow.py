@@ -274,6 +274,18 @@ def site_track(site):
     return site.book.open(Job("job", "update", NAME))
 
 
+def test_a_pin_that_was_broken_off_is_not_done_twice(site):
+    """Nobody knows how far it came: it says what is so now."""
+    site.depot.mkdir()
+    site.book.open(Job("job", "rollback", NAME)).move("executing")
+    assert cut_off(read_state(site.depot), site.book) == []
+    assert site.book.get("job").status == "executing", "perhaps another process is at it"
+    site.book.now_s = lambda: time.time() + 100
+    assert cut_off(read_state(site.depot), site.book) == []
+    end = site.book.get("job")
+    assert (end.reason, end.text) == ("INTERRUPTED", "it was broken off; now vibration runs the factory model")
+
+
 def test_a_commit_whose_answer_was_lost_is_answered_from_the_record(site):
     """Killed between the record and the book."""
     site.update()

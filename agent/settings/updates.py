@@ -36,7 +36,8 @@ class UpdatesConfig:
     window: Annotated[str, Match(r"|\d\d:\d\d-\d\d:\d\d", "a span such as 02:00-05:00")] = ""
     """Local time of day in which the timer may install, e.g. "02:00-05:00"; empty: always. Requests do not wait."""
     jitter_s: Annotated[int, Range(0, 86400)] = 1800
-    """The timer spreads the devices of a fleet over this time, seconds; the device's name decides the place."""
+    """`limpet update --timer` spreads the devices of a fleet over this time, seconds; the device's name decides the
+    place. systemd's limpet-update.timer spreads them over an hour by itself, by the machine's id."""
     bandwidth_kib_s: Annotated[int, Range(0, 1 << 20)] = 0
     """Most KiB per second that a download takes; 0: no limit."""
     slowest_bytes_s: Annotated[int, Range(1, 1 << 30)] = 1024

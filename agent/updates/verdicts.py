@@ -16,6 +16,8 @@ from agent.updates.jobs import Book, Job, Track
 
 LOCAL: Final = frozenset({"verdict", "rollback", "pin", "unpin", "activate"})
 """Jobs that are done in a moment and beside a download."""
+MOMENT_S: Final = 60.0
+"""After so long a job of `LOCAL` that has not ended was broken off, seconds by the wall clock."""
 _JUDGED: Final = frozenset({"activate", "probation", "commit", "rollback"})
 
 
@@ -80,7 +82,12 @@ def cut_off(state: State, book: Book) -> list[Progress]:
         if progress.status == "activate" and progress.id in trials:
             mode = trials[progress.id].mode
             Track(book, progress).move("probation", "", mode=mode, generation=state.generation)
-    return [progress for progress in book.every() if not progress.terminal and progress.id not in trials]
+    left = [progress for progress in book.every() if not progress.terminal and progress.id not in trials]
+    for progress in left:
+        if progress.operation in LOCAL and abs(book.now_s() - progress.t_wall_s) > MOMENT_S:
+            words = f"it was broken off; now {_now(str(progress.detail.get('model', '')), state)}"
+            Track(book, progress).fail(UpdateError(words, "INTERRUPTED"))
+    return [progress for progress in left if progress.operation not in LOCAL]
 
 
 def _end(track: Track, state: State) -> None:
