@@ -95,6 +95,7 @@ def test_a_package_manifest_comes_back_as_it_was_written():
         ({"encryption": KEYS}, "go together"),
         ({"files": [{"path": "a", "length": 1, "sha256": A, "sealed": {"length": 57, "sha256": B}}]}, "go together"),
         ({"kind": "agent"}, "called 'agent'"),
+        ({"name": "agent"}, "called 'agent'"),
     ],
 )
 def test_a_wrong_manifest_is_refused_in_words(change, words):

@@ -126,8 +126,10 @@ class PackageManifest:
         sealed = any(file.sealed for file in self.files)
         if sealed != (self.encryption is not None):
             raise ValueError("sealed files and 'encryption' go together: one is there without the other")
-        if self.kind == "agent" and (sealed or self.name != "agent"):
-            raise ValueError("a package of kind 'agent' is called 'agent' and has no sealed files")
+        if (self.kind == "agent") != (self.name == "agent"):
+            raise ValueError("a package of kind 'agent' is called 'agent', and no other is")
+        if self.kind == "agent" and sealed:
+            raise ValueError("a package of kind 'agent' has no sealed files")
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
