@@ -117,7 +117,7 @@ def test_versions_come_and_go_in_a_running_agent_and_the_record_follows(place, t
 
 def _told(watcher):
     """What a reader at the broker heard: verdicts, the twin's versions in turn, alarms."""
-    time.sleep(1.5)  # the last event and facet are on their way
+    time.sleep(6.0)  # facets are looked at every 5 s
     watcher.send_signal(signal.SIGTERM)
     lines = [json.loads(line) for line in watcher.communicate(timeout=60)[0].splitlines()]
     twins = [line["body"] for line in lines if line["type"] == "twin" and line["name"] == "models"]

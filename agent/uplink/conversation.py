@@ -30,7 +30,7 @@ CONTROL_S = 10.0
 """How long a key envelope or the status may wait for its acknowledgement, seconds."""
 GOODBYE_S = 3.0
 """How long a stop waits for acknowledgements, seconds."""
-FACETS_S = 30.0
+FACETS_S = 5.0
 """How often the facets are looked at for a change, seconds."""
 CONTROL_WINDOW = 8
 """States of commands go out only while fewer control messages than this are under way."""
