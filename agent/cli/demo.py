@@ -74,7 +74,7 @@ def _show(folder: Path, args: argparse.Namespace, for_s: float | None, stop: thr
         broker = running.enter_context(choose(BrokerPlan(folder / "broker", keys, stage.accounts()), args.broker))
         updates = stage.Source(running.enter_context(children.web_server(story.repository / "public")), story.prepare())
         config_path = stage.write_agent(folder, keys, broker, parts, FACTORY_MODELS, updates)
-        reader = load_reader(stage.write_reader(folder, keys, broker))
+        reader = load_reader(stage.write_reader(folder, keys, broker, asks=True))
         child = running.enter_context(children.agent(config_path, folder / "agent.log"))
         page = running.enter_context(children.dashboard(stage.write_page(folder, keys, broker)))
         board = boards.Board(

@@ -111,12 +111,13 @@ def _updating(folder: Path, keys: DemoKeys, updates: Source) -> Iterator[str]:
     yield "[[commands.key]]\n" + _table(name="demo", role="technician", public=str(keys.technician.certificate))
 
 
-def write_reader(folder: Path, keys: DemoKeys, broker: Broker) -> Path:
-    """Write reader.toml, which believes the demo's device and nobody else; returns its path."""
+def write_reader(folder: Path, keys: DemoKeys, broker: Broker, *, asks: bool = False) -> Path:
+    """Write reader.toml, which believes the demo's device and nobody else, and `asks` it too; returns its path."""
     tables = [
         "schema = 1",
         _named("broker", **connection(keys, broker, "reader")),
         _named("reader", key=str(keys.reader.key)),
+        *([_named("technician", key=str(keys.technician.key))] if asks else []),
         "[[reader.device]]\n" + _table(site=SITE, device=DEVICE, keys=[str(keys.device.certificate)]),
     ]
     return _write(folder / "reader.toml", "\n\n".join(tables) + "\n")
