@@ -122,14 +122,28 @@ def test_what_a_handler_raises_ends_its_command_and_nothing_else(bench, error, r
         assert bench.ask()["status"] == "executing"
 
 
-def test_a_result_too_large_to_tell_is_left_out_and_said(bench):
-    """A handler that answers with megabytes still ends."""
-    bench.extra = {"dump": Operation("technician", Once(lambda _: {"text": "x" * 100_000}))}
+def test_words_that_are_no_unicode_are_told_escaped(bench):
+    """A file name in an error may hold any byte; the state still goes out."""
+
+    def act(_command):
+        raise StoreError("cannot read /srv/\udcff")
+
+    bench.extra = {"break": Operation("technician", Once(act))}
+    with bench.running():
+        assert bench.ask("technician", "break")["text"] == "cannot read /srv/\\udcff"
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "é" * 30_000, "\udcff" * 30_000])
+def test_a_result_too_large_to_tell_is_left_out_and_said(bench, text):
+    """A handler that answers with megabytes still ends, and its row can be read again."""
+    bench.extra = {"dump": Operation("technician", Once(lambda _: {"text": text}))}
     with bench.running():
         state = bench.ask("technician", "dump")
     assert state["status"] == "successful"
     assert state["detail"] == {}
     assert "left out" in state["text"]
+    with Journal(bench.config.journal) as journal:
+        assert journal.find(state["id"]).progress.status == "successful"
 
 
 # --- restart of the agent -------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ What is told has passed the redactor of the log; values of secrets are in no sta
 every state is, so that only the device's readers see it.
 """
 
+import json
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -48,7 +49,7 @@ class Tail(logging.Handler):
         kept: list[str] = []
         left = LOG_BYTES
         for line in reversed(list(self._lines)[max(0, len(self._lines) - count) :] if count else []):
-            left -= len(codec.json_bytes(codec.plain(line))) + 1
+            left -= len(json.dumps(line)) + 1
             if left < 0:
                 break
             kept.append(line)
@@ -71,7 +72,7 @@ def fitting(status: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in status.items():
         try:
             told[name] = codec.plain(value, 6)
-            sizes[name] = len(codec.json_bytes(told[name]))
+            sizes[name] = len(json.dumps(told[name]))
         except EnvelopeError as exc:
             told[name], sizes[name] = f"left out: {exc}", 64
     for name in sorted(sizes, key=lambda part: -sizes[part]):

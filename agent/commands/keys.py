@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
+from agent import codec
 from agent.durable import read_limited
 from agent.envelope.keys import VerifyKey
 from agent.errors import CommandError, ConfigError, UpdateError
@@ -99,7 +100,8 @@ class Holders:
         for entry in listed:
             if entry.covers(self._site, self._device):
                 key = VerifyKey.from_bytes(entry.spki, f"{TECHNICIANS_PATH}: key {entry.kid}")
-                yield key.key_id, Holder(key, entry.name or entry.kid, entry.role, entry.not_after)
+                name = str(codec.plain(entry.name)) or entry.kid  # JSON can hold what is no Unicode
+                yield key.key_id, Holder(key, name, entry.role, entry.not_after)
 
 
 def _void(holder: Holder, reason: str) -> Holder:

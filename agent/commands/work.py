@@ -6,6 +6,7 @@ Each state is durable in the row before the act that it announces; the row is to
 restart every row that had not ended is taken up again by its handler, or has failed as INTERRUPTED.
 """
 
+import json
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from agent.progress import CANCELLABLE, Reason
 log = logging.getLogger(__name__)
 
 DETAIL_BYTES: Final = 64 * 1024
-"""Largest detail of a state, bytes of JSON."""
+"""Largest detail of a state, bytes of JSON in ASCII, as the row holds it."""
 REASONS: Final = frozenset(get_args(Reason))
 FINE_S: Final = 1.0
 """Least time between two states that only differ in the bytes loaded, seconds."""
@@ -210,10 +211,11 @@ class Work:
 
 def _fitting(move: Move) -> tuple[dict[str, Any], str]:
     """The detail if it can be told, or why it cannot."""
+    text = str(codec.plain(move.text))  # names of files need not be Unicode
     try:
         detail = codec.plain(dict(move.detail))
-        if len(codec.json_bytes(detail)) <= DETAIL_BYTES:
-            return detail, move.text
-        return {}, f"{move.text} (the detail is left out: it is larger than {DETAIL_BYTES} bytes)"
+        if len(json.dumps(detail)) <= DETAIL_BYTES:
+            return detail, text
+        return {}, f"{text} (the detail is left out: it is larger than {DETAIL_BYTES} bytes)"
     except EnvelopeError as exc:
-        return {}, f"{move.text} (the detail is left out: {exc})"
+        return {}, f"{text} (the detail is left out: {exc})"
