@@ -14,7 +14,7 @@ from agent.depot import FACTORY, folder_of, read_state
 from agent.updates.jobs import Book
 from agent.updates.spool import work_local
 from tests.agents import ROOT
-from tests.candidates import change, offer, publish, write_candidate
+from tests.candidates import PIPELINE, change, offer, publish, write_candidate
 
 CONFIG = """
 schema = 1
@@ -155,3 +155,19 @@ def test_who_may_only_write_the_spool_leaves_a_job_and_sees_what_becomes_of_it(p
     assert child.returncode == 0, err
     assert "letters runs 1.1.0" in out
     assert letters(place).active.version == "1.1.0"
+
+
+def test_check_names_a_version_that_cannot_be_used_and_what_runs_instead(capsys, place):
+    """Before the start, not after it."""
+    (place / "p.toml").write_text(PIPELINE.format(name="p", more=""))
+    text = CONFIG + '[paths]\npipelines = ["p.toml"]\n[sources.s]\nkind = "load"\n[envelope]\nmode = "plain"\n'
+    (place / "limpet.toml").write_text(text)
+    main(["check", "--config", str(place / "limpet.toml")])
+    assert "pipeline p with letters 1.2.0" in capsys.readouterr().out
+    path = folder_of(place / "depot", "letters", letters(place).active) / "model.toml"
+    path.chmod(0o644)
+    path.write_text(path.read_text() + "\n")
+    assert main(["check", "--config", str(place / "limpet.toml")]) == 2
+    told = capsys.readouterr()
+    assert "pipeline p with letters 1.1.0" in told.out
+    assert "its sha256 is not what was signed" in told.out
