@@ -41,6 +41,7 @@ def test_from_nothing_to_a_published_model_in_three_commands(repo, tmp_path):
     assert (status, "released vibration 1.0.0 in stable to 100 %" in said) == (0, True)
     status, said = repo("publish", tmp_path / "mirror")
     assert (status, "as a device does" in said) == (0, True)
+    assert not [path for path in (tmp_path / "mirror").rglob("*") if path.is_file() and b"PRIVATE" in path.read_bytes()]
     roles, families = rows(repo)
     assert {role: row["version"] for role, row in roles.items()} == {
         "root": 1, "targets": 2, "model-vibration": 1, "snapshot": 2, "timestamp": 2,

@@ -1,10 +1,12 @@
 """What a publisher makes is what The Update Framework's own client accepts, and nothing else."""
 
+import dataclasses
 import datetime as dt
 import hashlib
 import io
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,21 @@ def test_a_package_holds_what_the_manifest_names_and_no_more(repo):
     assert "demo.wav" in prove(MODELS / "keywords", ("demo.*",), goldens=False).files
     with pytest.raises(ConfigError, match="no file 'nothing"):
         prove(MODELS / "keywords", ("nothing*",), goldens=False)
+
+
+def test_what_is_packed_already_is_not_packed_again(tmp_path):
+    """A wheel has no xz; one that did not change keeps its entry from release to release, wherever it lies."""
+    repo = Repo(tmp_path)
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, name in ((first, "a.whl"), (second, "wheels/a.whl")):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(random.Random(1).randbytes(400_000))
+        (folder / "lock.txt").write_text("a==1\n" * 400)
+    one, two = repo.add_agent(first, "0.2.0"), repo.add_agent(second, "0.2.1")
+    assert one.file("a.whl").xz is None
+    assert one.file("a.whl").chunks is not None
+    assert one.file("lock.txt").xz is not None
+    assert two.file("wheels/a.whl") == dataclasses.replace(one.file("a.whl"), path="wheels/a.whl")
 
 
 def test_a_family_is_delegated_once_terminating_and_to_a_role_of_its_own(tmp_path):

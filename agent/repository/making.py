@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -26,6 +26,10 @@ DELTA_SHARE: Final = 0.6
 BASES: Final = 4
 """Deltas are made against so many versions before, at most."""
 _BLOCK_BYTES: Final = 1 << 20
+_SAMPLES: Final = 8
+_SAMPLE_BYTES: Final = 32 * 1024
+_SAMPLE_SHARE: Final = 0.97
+"""Samples that stay above this share are of a file that is packed already."""
 
 
 class _TooLargeError(Exception):
@@ -89,10 +93,14 @@ def _sealed_entry(workspace: Workspace, contents: Contents, path: str, file: Bin
 
 def _plain_entry(workspace: Workspace, path: str, file: BinaryIO, previous: Sequence[PackageManifest]) -> FileEntry:
     blob = workspace.keep(_blocks(file))
+    for entry in (entry for manifest in previous for entry in manifest.files):
+        if entry.sha256 == blob.sha256 and not entry.sealed:
+            return replace(entry, path=path)  # packed once, for a version before
     with workspace.blob(blob.sha256).open("rb") as source:
         chunks = workspace.keep([encode_chunks(cut(source))]) if blob.length >= CHUNKED_FROM_BYTES else None
         source.seek(0)
-        xz = _kept_below(workspace, squeeze(_blocks(source)), int(XZ_SHARE * blob.length))
+        limit = int(XZ_SHARE * blob.length)
+        xz = _kept_below(workspace, squeeze(_blocks(source)), limit) if _may_pack(source, blob.length) else None
     deltas = tuple(_deltas(workspace, path, blob, xz, previous))
     return FileEntry(path, blob.length, blob.sha256, xz, chunks, deltas)
 
@@ -130,6 +138,18 @@ def _below(pieces: Iterable[bytes], limit: int) -> Iterator[bytes]:
         if left <= 0:
             raise _TooLargeError
         yield piece
+
+
+def _may_pack(file: BinaryIO, length: int) -> bool:
+    """Whether trying is worth it: a wheel of a hundred MB that is packed already would cost minutes to learn so."""
+    if length < _SAMPLES * _SAMPLE_BYTES:
+        return True
+    sample = b""
+    for number in range(_SAMPLES):
+        file.seek((length - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
+        sample += file.read(_SAMPLE_BYTES)
+    file.seek(0)
+    return len(b"".join(squeeze([sample]))) < _SAMPLE_SHARE * len(sample)
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:

@@ -94,6 +94,7 @@ class Workspace:
         with _translated(self.folder):
             for folder in (self.folder, self.folder / "pending", self.metadata, self.public / "targets", self.blobs):
                 folder.mkdir(parents=True, exist_ok=True)
+            write_durably(self.folder / ".gitignore", b"*.key\n.lock\n", 0o644)  # drafts travel by git, keys never
             self.save(settings)
 
     def settings(self) -> Settings:
