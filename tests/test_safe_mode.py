@@ -34,6 +34,9 @@ def test_a_broken_file_leads_to_the_last_good_copy(once_good, tmp_path, broken):
         told = status(made.socket, lambda s: s["uplink"]["acked_events"] >= 3)
         asked = limpet("status", "--config", config)
         words, _ = asked.communicate(timeout=20)
+        outbox = limpet("outbox", "stats", "--config", config)
+        assert outbox.communicate(timeout=20)
+    assert outbox.returncode == 0
     assert said["health"] == "degraded"
     (reason,) = [reason for reason in told["reasons"] if reason.startswith("configuration: ")]
     assert "safe mode" in reason

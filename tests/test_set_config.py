@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -98,6 +99,19 @@ def test_an_invalid_layer_is_refused_without_a_restart_and_withdrawn_in_silence(
         assert not (files(config).folder / "record.json").exists()
         fleet(tmp_path, "base", None)
         status(made.socket, lambda s: s["health"] == "ok", 30)
+
+
+def test_under_a_service_manager_the_agent_ends_and_lets_itself_be_started(place, tmp_path, monkeypatch):
+    """Exit status 0, which Restart=always answers with the next start: the steps before a start belong to the unit."""
+    _, config = place
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        fleet(tmp_path, "base", GOOD)
+        with running(config, tmp_path / "agent.log") as child:
+            assert child.wait(30) == 0
+    assert record(config).provisional.tries_left == 2, "not yet used"
+    assert start(config, {}, 0.0).trial.tries_left == 1
 
 
 def test_a_kill_during_the_trial_uses_up_a_try_and_the_last_one_goes_back(place, tmp_path):

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from agent.cli.options import Commands, add_config
-from agent.config import load_config
 from agent.control import ask
 from agent.errors import ConfigError, StoreError
 from agent.journal import Entry, Head, Journal, Link, first_bad
+from agent.reconfigure import usable_config
 from agent.settings.commands import CommandsConfig
 
 Query = Callable[[int], dict[str, Any]]
@@ -35,7 +35,7 @@ def add_parser(sub: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the trail is whole; raises StoreError that names the first bad entry."""
-    config = load_config(args.config)
+    config = usable_config(args.config, os.environ)
     known = [_head(text) for text in args.head]
     with opened(config.commands, lambda after: ask(config.paths.socket, "audit", after=after)) as query:
         anchor, links = read(query)

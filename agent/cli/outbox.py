@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from agent.cli.options import Commands, add_config
-from agent.config import load_config
 from agent.control import ask
 from agent.errors import ConfigError
+from agent.reconfigure import usable_config
 from agent.settings.store import StoreSettings
 
 Query = Callable[[dict[str, Any]], dict[str, Any]]
@@ -33,7 +33,7 @@ def add_parser(sub: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask the running agent, or open the outbox; 0 when it could be read."""
-    config = load_config(args.config)
+    config = usable_config(args.config, os.environ)
     with opened(config.store, lambda request: ask(config.paths.socket, "outbox", **request)) as query:
         return show(args, query)
 
