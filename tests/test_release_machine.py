@@ -181,6 +181,18 @@ def test_power_cuts_in_a_switch_and_on_probation_lose_nothing(machine, shop, sec
     machine.run("rm /etc/limpet/conf.d/slow.toml")
 
 
+def test_a_committed_release_is_taken_back_on_request(machine, shop, second):
+    """One command, and what ran before it runs again, with its own units."""
+    job = {"schema": 1, "id": "back", "do": "rollback", "model": "@agent", "text": "it prints in green"}
+    (machine.root / "tmp/job").write_text(json.dumps(job))
+    machine.run("install -o limpet -g limpet -m 640 /tmp/job /run/limpet-update/back.json")
+    settled(machine, second)
+    assert '"version": "0.3.0"' in machine.run("limpet status --json")
+    record = json.loads((machine.root / "var/lib/limpet-models/state.json").read_text())
+    assert record["agent"]["active"]["version"] == "0.3.0"
+    assert "green" in record["agent"]["bad"][-1]["reason"]
+
+
 BEGIN = """
 import time
 from pathlib import Path

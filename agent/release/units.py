@@ -31,7 +31,7 @@ Type=notify
 Restart=always
 RestartSec=1
 RestartPreventExitStatus=
-TimeoutStartSec=30
+TimeoutStartSec=25
 WatchdogSec=30
 """
 UNIT_LIMIT_BYTES: Final = 64 * 1024
