@@ -1,8 +1,10 @@
 """Keys of a repository: thresholds, people in different places, rotation, revocation, passphrases, key services."""
 
+import contextlib
 import datetime as dt
 import importlib.util
 import os
+import random
 import shutil
 import subprocess
 from pathlib import Path
@@ -291,6 +293,47 @@ def test_a_key_in_gnupg_signs(tmp_path, monkeypatch):
             assert refreshed(url, tmp_path / "c", repo.root).get_targetinfo("models/vibration/1.0.0.json")
     finally:
         subprocess.run(["gpgconf", "--kill", "all"], check=False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_people_do_devices_see_a_whole_repository(tmp_path, seed):
+    """Keys come and go, are rotated, added and revoked at random: a device with the first root can always follow.
+
+    Each step is done with some private keys away, so drafts pile up, are changed while they wait, and are signed later.
+    """
+    rng = random.Random(seed)
+    repo = Repo(tmp_path, {"root": KeyPlan(2), "targets": KeyPlan(2)})
+    first, away_now = repo.root, tmp_path / "away"
+    repo.add(MODELS / "vibration")
+    steps = [
+        lambda p: p.sign(),
+        lambda p: p.rotate("root", old=rng.choice(sorted(p.roles.keys("root")[1])), threshold=rng.choice((0, 1, 2))),
+        lambda p: p.rotate("targets", old=rng.choice(sorted(p.roles.keys("targets")[1]))),
+        lambda p: p.rotate("targets", add=True, threshold=rng.choice((1, 2))),
+        lambda p: p.rotate("model-vibration", old=rng.choice(sorted(p.roles.keys("model-vibration")[1]))),
+        lambda p: p.rotate("timestamp"),
+        lambda p: p.revoke(rng.choice(sorted(p.roles.keys("targets")[1]))),
+        lambda p: p.put("config/base.toml", rng.randbytes(4)),
+        lambda p: p.release("model", "vibration", "1.0.0", "beta", rng.randrange(100)),
+    ]
+    repo.publish = lambda: None
+    published = 0
+    for _ in range(14):
+        if away_now.exists():
+            shutil.copytree(away_now, repo.workspace.keys, dirs_exist_ok=True)
+            shutil.rmtree(away_now)
+        for path in rng.sample(sorted(repo.workspace.keys.rglob("*.key")), 2):
+            if path.parent.name not in {"snapshot", "timestamp"}:
+                (away_now / path.parent.name).mkdir(parents=True, exist_ok=True)
+                shutil.move(path, away_now / path.parent.name / path.name)
+        with contextlib.suppress(ConfigError):  # what cannot be done is refused, and that is all
+            repo.do(rng.choice(steps))
+        if repo.publisher.finish().fresh:
+            published += 1
+            with served(repo.workspace.public) as url:
+                updater = refreshed(url, tmp_path / "device", first)
+                assert updater.get_targetinfo("models/vibration/1.0.0.json")
+    assert published > 5
 
 
 MODULE = os.environ.get("PYKCS11LIB", "/usr/lib/softhsm/libsofthsm2.so")
