@@ -735,6 +735,8 @@ def test_the_command_tells_each_state_and_its_exit_status_tells_the_end(site):
 def test_burning_takes_the_old_token_away_first_and_writes_the_new_one_last(site):
     """A burn that fails leaves no token, so the agent runs what was committed."""
     site.write()
+    assert site.command("--burn").returncode == 0, "a device that never had an update starts too"
+    assert read_token(site.folder / "token") is None
     site.update()
     assert site.command("--burn").returncode == 0
     token = read_token(site.folder / "token")

@@ -84,6 +84,8 @@ def _burn(terms: Terms, book: Book) -> int:
     """Drop the token of the last start, take the tries off, write this start's token: in this order."""
     drop_token(terms.updates.token)
     folder = terms.updates.folder
+    if not folder.exists():  # nothing was ever installed
+        return 0
     state = burn(folder, book, agent=runs_trial(read_state(folder)))
     if state.alarm:
         print(f"limpet update: {state.alarm}", file=sys.stderr)

@@ -30,7 +30,7 @@ class UpdatesConfig:
     channel: Literal["stable", "beta"] = "stable"
     """Which releases this device takes by itself. beta takes stable ones too when they are newer."""
     models: tuple[str, ...] = ()
-    """Models that the timer keeps up to date; others change on request only."""
+    """Models that the timer keeps up to date, "@agent" for the agent itself; others change on request only."""
     group: Annotated[str, Match(f"|{NAME}", "a name, or empty")] = ""
     """The fleet group whose configuration layer this device takes; empty: none."""
     window: Annotated[str, Match(r"|\d\d:\d\d-\d\d:\d\d", "a span such as 02:00-05:00")] = ""

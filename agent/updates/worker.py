@@ -159,7 +159,7 @@ class Worker:
                 self._local()
         except OSError as exc:
             words = f"{exc.filename or self._folder}: {exc.strerror}"
-            raise UpdateError(f"{words}: run this as the user that owns {self._folder}") from exc
+            raise UpdateError(f"{words}: look at the disk, and run this as the user that owns {self._folder}") from exc
 
     @contextmanager
     def _flow(self) -> Iterator[Flow]:
