@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from agent.cli.check import look
 from agent.envelope.keys import ReaderKey, SigningKey
 from agent.errors import ConfigError
 from agent.identity import Est, Proof, Slots, TlsEnrolment, enrol, keys, pair_in_use
@@ -187,6 +188,15 @@ def test_keys_that_are_there_are_kept(device, tmp_path):
 
 
 # --- fails closed
+
+
+def test_check_names_a_trust_anchor_that_is_gone(device):
+    """G1: not in two months, when the certificate is renewed, but when the operator asks."""
+    device.enroll()
+    assert any(said.what == "trust anchors" and not said.problem for said in look(device.config))
+    device.est.anchors.unlink()
+    (wrong,) = [said for said in look(device.config) if said.what == "trust anchors"]
+    assert str(device.est.anchors) in wrong.problem
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,8 @@ RUDE = {
     "redirect": (302, "text/plain", b"", {"Location": "https://evil.example/"}),
     "portal": (200, "text/html", b"<h1>Pay for your room</h1>"),
     "no base64": (200, "application/pkcs7-mime", b"\xff\xfe***"),
+    "other pkcs7": (200, "application/pkcs7-mime", base64.b64encode(
+        bytes.fromhex("3011 0609 2a864886f70d010701 a004 0402 6869"))),
     "no pkcs7": (200, "application/pkcs7-mime", base64.b64encode(b"hello")),
     "endless": (200, "application/pkcs7-mime", b"A" * (est.ANSWER_LIMIT_BYTES + 1)),
     "broken": (500, "text/plain", b"stack\x1b[31m overflow"),

@@ -85,12 +85,13 @@ def _identity(config: Config) -> Iterator[Checked]:
     """Keys, readers and certificates, with their ages."""
     try:
         papers = Papers(config, SystemClock(), lambda _name, _text: None)
-        papers.sealer()
-        yield Checked("keys")
-        for name, certificate in papers.status().items():
-            yield Checked(f"{name} certificate {ages(certificate)}", certificate["trouble"])
     except LimpetError as exc:
-        yield Checked("keys", str(exc))
+        yield Checked("identity", str(exc))
+        return
+    yield _try("keys", papers.sealer)
+    yield _try("trust anchors", papers.check_anchors)
+    for name, certificate in papers.status().items():
+        yield Checked(f"{name} certificate {ages(certificate)}", certificate["trouble"])
 
 
 def _command_keys(config: Config) -> None:

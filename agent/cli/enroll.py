@@ -92,6 +92,10 @@ class _Desk:
             os.seteuid(0)
             os.setegid(0)
 
+    def who_may(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        """The owner of the folder for what lies in it, else who called."""
+        return self.as_owner() if self.slots.folder in path.parents else contextlib.nullcontext()
+
 
 def run(args: argparse.Namespace) -> int:
     """Make what is missing, then ask, or take. Raises ConfigError or UplinkError."""
@@ -133,7 +137,7 @@ def _user(name: str | None, folder: Path) -> pwd.struct_passwd | None:
         user = pwd.getpwnam(name)
         for missing in [f for f in (*reversed(folder.parents), folder) if not f.exists()]:
             missing.mkdir(mode=0o700)
-            os.chown(missing, user.pw_uid, user.pw_gid)
+            os.chown(missing, user.pw_uid, user.pw_gid, follow_symlinks=False)
     except KeyError as exc:
         raise ConfigError(f"--user {name}: there is no such user: run tools/install.sh first") from exc
     except OSError as exc:
@@ -144,9 +148,9 @@ def _user(name: str | None, folder: Path) -> pwd.struct_passwd | None:
 def _make_keys(desk: _Desk, algorithm: keys.Algorithm) -> None:
     with desk.as_owner():
         desk.slots.prepare()
-    inside = desk.slots.folder in desk.signing_key.parents
-    with desk.as_owner() if inside else contextlib.nullcontext():
+    with desk.who_may(desk.signing_key):
         signing = keys.ensure_signing_key(desk.signing_key, algorithm)
+    with desk.who_may(desk.model_key):
         model = keys.ensure_model_key(desk.model_key)
     with desk.as_owner():
         signing_pub = keys.publish(desk.slots.folder / "signing.pub", signing)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -25,7 +25,10 @@ MAX_CERTIFICATES: Final = 16
 """Most certificates that are looked at in one answer."""
 JITTER: Final = 0.02
 """Part of a certificate's life over which the renewals of a fleet are spread."""
-_FAULTS = (ValueError, TypeError, InvalidSignature, x509.DuplicateExtension, x509.ExtensionNotFound)
+FAULTS: Final = (
+    ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.DuplicateExtension, x509.ExtensionNotFound,
+)  # fmt: skip
+"""What `cryptography` raises over certificates that are damaged, strange or hostile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,13 @@ def describe(certificate: x509.Certificate) -> Certified:
 
 
 def public_der(certificate: x509.Certificate) -> bytes:
-    """The certified key, SubjectPublicKeyInfo in DER."""
-    return certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    """The certified key, SubjectPublicKeyInfo in DER; empty for one of a kind that nobody here uses."""
+    try:
+        return certificate.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    except FAULTS:
+        return b""
 
 
 def parse(data: bytes, where: str) -> tuple[x509.Certificate, ...]:
@@ -96,7 +102,7 @@ def parse(data: bytes, where: str) -> tuple[x509.Certificate, ...]:
             found = x509.load_pem_x509_certificates(data)
         else:
             found = _from_der(data)
-    except _FAULTS as exc:
+    except FAULTS as exc:
         raise ConfigError(f"{where}: holds no certificate in PEM, DER or PKCS#7 ({exc})") from exc
     if not 1 <= len(found) <= MAX_CERTIFICATES:
         raise ConfigError(f"{where}: holds {len(found)} certificates: 1 to {MAX_CERTIFICATES} are looked at")
@@ -131,7 +137,7 @@ def checked(
         _check_names(leaf, who)
         _check_use(leaf, for_tls=for_tls)
         chain = _chain(leaf, [c for c in found if c is not leaf], anchors, now_s)
-    except _FAULTS as exc:
+    except FAULTS as exc:
         raise ConfigError(f"the certificate for {who.common_name} has extensions that cannot be read: {exc}") from exc
     _check_time(leaf, now_s)
     return (leaf, *chain)
@@ -212,7 +218,7 @@ def _issued(certificate: x509.Certificate, issuer: x509.Certificate, below: int)
         usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound as exc:
         return exc.oid == x509.KeyUsage.oid  # it may be left out, then any use is allowed
-    except (ValueError, TypeError, InvalidSignature):
+    except FAULTS:
         return False
     return usage.key_cert_sign
 

@@ -145,8 +145,8 @@ def enrol(purpose: Purpose, est: Est, proofs: Sequence[Proof], anchors: Anchors)
 
 
 def load_anchors(path: Path | None) -> tuple[x509.Certificate, ...]:
-    """[identity] authority, none when it is not set. Raises ConfigError: unreadable is never taken for none."""
-    return () if path is None else parse(read_public(path), f"[identity] authority {path}")
+    """The authorities in a file, none when no file is named. Raises ConfigError: unreadable is never taken for none."""
+    return () if path is None else parse(read_public(path), f"[identity] {path}")
 
 
 def read_token(path: Path | None) -> str | None:

@@ -6,7 +6,6 @@ taken is decided by the caller. Ours is proved by the pair in use (mTLS) or by a
 """
 
 import base64
-import binascii
 import email.utils
 import encodings.idna  # noqa: F401 - loaded now: later `limpet enroll --user` may not read Python's own folder
 import http.client
@@ -22,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from agent.errors import ConfigError, UplinkError
-from agent.identity.certificate import MAX_CERTIFICATES
+from agent.identity.certificate import FAULTS, MAX_CERTIFICATES
 from agent.identity.slots import Pair
 
 WELL_KNOWN: Final = "/.well-known/est"
@@ -137,7 +136,7 @@ class Est:
         try:
             der = base64.b64decode(b"".join(answer.body.split()), validate=True)
             found = pkcs7.load_der_pkcs7_certificates(der)
-        except (binascii.Error, ValueError) as exc:
+        except FAULTS as exc:
             raise UplinkError(f"{self._where}: {operation} answered no PKCS#7 certificates in base64: {exc}") from exc
         if not 1 <= len(found) <= MAX_CERTIFICATES:
             raise UplinkError(f"{self._where}: {operation} answered {len(found)} certificates")

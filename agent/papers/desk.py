@@ -12,7 +12,16 @@ from agent.config import Config
 from agent.envelope import PlainSealer, SigningKey
 from agent.envelope.setup import listed_readers, make_sealer
 from agent.errors import ConfigError
-from agent.identity import SIGNING_CERTIFICATE, NamedCertificate, Purpose, SigningEnrolment, Slots, TlsEnrolment, Who
+from agent.identity import (
+    SIGNING_CERTIFICATE,
+    NamedCertificate,
+    Purpose,
+    SigningEnrolment,
+    Slots,
+    TlsEnrolment,
+    Who,
+    load_anchors,
+)
 from agent.mqtt import Link
 from agent.papers.pairs import Alarm, PairedLink, Pairs
 from agent.papers.readers import Readership, WatchedSealer
@@ -53,6 +62,11 @@ class Papers:
         own_kid = sealer.key_id.hex()
         readership = Readership(listed_readers(config), trust, device.site, device.name, own_kid, self._alarm)
         return WatchedSealer(sealer, readership, self._clock)
+
+    def check_anchors(self) -> None:
+        """Look at the trust anchors that a renewal needs. Raises ConfigError for one that cannot be used."""
+        for path in (self._config.identity.est_ca_file, self._config.identity.authority):
+            load_anchors(path)
 
     def status(self) -> Mapping[str, Any]:
         """The certificates and their ages, for `limpet status` and `limpet check`."""
