@@ -9,13 +9,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from agent.clock import SystemClock
 from agent.commands import diagnostics, snapshot
 from agent.commands.configure import SetConfig
 from agent.commands.updates import Updates, operations
+from agent.config import Config
+from agent.errands import Errands
 from agent.errors import CommandError, UpdateError
 from agent.journal import Command
+from agent.logs import Redactor
 from agent.progress import Progress
 from agent.records import Channel, Sample
+from agent.settings.commands import CommandsConfig
+from agent.settings.uplink import UplinkConfig
 from agent.updates.jobs import Book, Job, cancelled
 from agent.updates.spool import work_local
 from pipelines.image import decode_image
@@ -248,3 +254,40 @@ def test_a_change_on_trial_is_told_over_the_restart_and_ends_as_it_was_judged():
     assert handler.resume(command).status == "successful"
     asked.ended, asked.trial = None, False
     assert handler.resume(command) is None
+
+
+# --- in the agent ---------------------------------------------------------------------------------------------------
+
+
+def _errands(tmp_path, protocol="5", **commands):
+    config = Config(
+        1, commands=CommandsConfig(journal=tmp_path / "commands.db", **commands), uplink=UplinkConfig(protocol=protocol)
+    )
+    errands = Errands(config, SystemClock(), lambda _name, _text: None, Redactor())
+    lanes = errands.open(dict, lambda _draft: None, lambda _why: None, Reconfiguring())
+    return errands, lanes
+
+
+def test_without_a_word_of_the_operator_there_are_no_commands(tmp_path):
+    """No lane, no facet, no subscription, no shutter, no database."""
+    errands, lanes = _errands(tmp_path)
+    assert (lanes, errands.requests, errands.facets(), errands.questions()) == ([], None, {}, {})
+    assert errands.shutter("camera") == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_operator_did_not_allow_is_not_offered(tmp_path):
+    """Pictures leave the device only when [commands] snapshot says so; a restart can be forbidden."""
+    errands, lanes = _errands(tmp_path, enabled=True, restart=False)
+    assert [lane.name for lane in lanes] == ["commands"]
+    assert not {"snapshot", "restart"} & set(errands.facets()["commands"]["ops"])
+    assert errands.shutter("camera") == []
+    allowed, _ = _errands(tmp_path, enabled=True, snapshot=True)
+    assert {"snapshot", "restart"} <= set(allowed.facets()["commands"]["ops"])
+    assert len(allowed.shutter("camera")) == 1
+
+
+def test_the_facet_says_what_is_weaker_with_the_older_protocol(tmp_path):
+    """Nothing with MQTT 5."""
+    assert "weaker" not in _errands(tmp_path, enabled=True)[0].facets()["commands"]
+    assert "retained" in _errands(tmp_path, "3.1.1", enabled=True)[0].facets()["commands"]["weaker"]

@@ -71,6 +71,16 @@ def test_ping(place):
     assert last["detail"]["health"] in ("ok", "degraded")
 
 
+def test_limpet_check_looks_at_the_keys(place, tmp_path):
+    """In order here; a device where every request would be refused is told so before it starts."""
+    out, _ = limpet("check", "--config", place.config).communicate(timeout=60)
+    assert "ok      keys of commands" in out
+    alone = tmp_path / "limpet.toml"
+    alone.write_text(f'schema = 1\n[commands]\nenabled = true\n[updates]\nfolder = "{tmp_path}"\n')
+    out, _ = limpet("check", "--config", alone).communicate(timeout=60)
+    assert "no key counts on this device" in out
+
+
 def test_collect_diagnostics_shows_how_the_agent_is_and_no_secret(place):
     """Lanes, outbox, log lines; none of the passwords and keys of the site."""
     code, last = request(place, "collect-diagnostics")
