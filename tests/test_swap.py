@@ -2,11 +2,16 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from agent.attempt import Attempt
 from agent.depot import burn_all, folder_of, read_state
+from agent.errors import ModelError
+from agent.seat import Change, Seat
+from agent.trial import Limits, Probation
 from tests.candidates import change, offer, publish, sample, write_candidate
 from tests.rig import Rig
 
@@ -66,7 +71,9 @@ def test_rules_keep_what_a_candidate_saw_when_it_goes_back(rig, tmp_path):
     offer(agent.depot, tmp_path, "nan", "1.1.0")
     seen = agent.until(lambda: agent.versions()[-1] == "1.1.0", first=seen, largest=lambda _i: 1)
     seen = agent.until(lambda: len(agent.results) > seen + 5, first=seen, largest=lambda _i: 2)
-    agent.until(lambda: agent.versions()[-1] == "1.0.0", first=seen, largest=lambda _i: 2, high=0.95)
+    seen = agent.until(lambda: agent.versions()[-1] == "1.0.0", first=seen, largest=lambda _i: 2, high=0.95)
+    agent.until(lambda: len(agent.results) > seen + 5, first=seen, largest=lambda _i: 2)
+    agent.drained()
     assert [d.body["label"] for d in agent.drafts if d.stream == "p"] == ["b", "c"]
 
 
@@ -287,3 +294,50 @@ def test_a_job_that_cannot_be_left_is_offered_again(rig, tmp_path, monkeypatch):
     agent.spool.mkdir()
     agent.until(agent.jobs, first=seen)
     assert agent.jobs()[0].verdict == "roll_back"
+
+
+def test_a_package_that_was_rewritten_to_fit_is_refused(rig, tmp_path):
+    """The record names the package by its digest, so other files and a package that names them are no way in."""
+    (tmp_path / "depot").mkdir()
+    pick = publish(tmp_path / "depot", write_candidate(tmp_path / "made", "good", "1.1.0"), "1.1.0")
+    change(tmp_path / "depot", lambda state: state.activate("letters", pick))
+    folder = folder_of(tmp_path / "depot", "letters", pick)
+    other = publish(tmp_path / "elsewhere", write_candidate(tmp_path / "other", "other", "1.1.0"), "1.1.0")
+    for path in folder_of(tmp_path / "elsewhere", "letters", other).iterdir():
+        (folder / path.name).chmod(0o644)
+        (folder / path.name).write_bytes(path.read_bytes())
+    agent = rig()
+    agent.until(lambda: len(agent.results) > 5)
+    assert set(agent.versions()) == {"1.0.0"}
+    assert "this is not the package of letters 1.1.0" in agent.alarms["model-letters"]
+
+
+class Views:
+    """Looks like a pipeline: three views per sample, and from view `fails` on an error."""
+
+    inference = model = None
+
+    def __init__(self, name, fails=3):
+        self.name, self.fails, self.carried = name, fails, 0
+        self.config = SimpleNamespace(name="p")
+
+    def go_on_from(self, other, carried=None):
+        self.carried = other.carried if carried is None else carried
+
+    def feed(self, _sample):
+        for i in range(3):
+            if i == self.fails:
+                raise ModelError("no")
+            self.carried += 1
+            yield SimpleNamespace(result=None, said=(self.name, self.carried))
+
+
+def test_views_that_were_told_before_a_candidate_failed_are_not_told_again():
+    """A chunk of sound holds several views; the model before looks at those that are left, from the same state."""
+    seat = Seat(Views("before"))
+    assert [one.said for one in seat.feed(None)] == [("before", 1), ("before", 2), ("before", 3)]
+    attempt = Attempt(Probation(Limits(100, 60.0), 0.0), lambda: 1.0)
+    seat.offer(Change(Views("candidate", fails=1), attempt))
+    assert [one.said for one in seat.feed(None)] == [("candidate", 4), ("before", 5), ("before", 6)]
+    assert attempt.look().decision == "roll_back"
+    assert [one.said for one in seat.feed(None)] == [("before", 7), ("before", 8), ("before", 9)]
