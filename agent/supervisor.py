@@ -93,11 +93,10 @@ class Supervisor:
         self._running = [_Running(lane, backoff(), mono_s) for lane in lanes]
 
     def add(self, lane: Lane) -> None:
-        """Run one more lane, e.g. for a task that ends by itself; tasks that were added and have ended are forgotten.
+        """Run one more lane, for a task that ends by itself and is forgotten then.
 
         Called by the thread that reconciles.
         """
-        self._running = [it for it in self._running if not (it.passing and it.phase == "ended")]
         self._running.append(_Running(lane, self._backoff(), self._mono_s, passing=True))
         self._revive(self._running[-1], self._mono_s())
 
@@ -115,6 +114,7 @@ class Supervisor:
     def reconcile(self) -> tuple[LaneState, ...]:
         """Start what is due, notice what is stuck; returns the state of every lane."""
         now_s = self._mono_s()
+        self._running = [it for it in self._running if not (it.passing and it.phase == "ended")]
         for it in self._running:
             if it.thread is None or not it.thread.is_alive():
                 self._revive(it, now_s)

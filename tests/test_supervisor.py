@@ -132,3 +132,43 @@ def test_nothing_is_started_after_the_stop():
         supervisor.reconcile()
         time.sleep(0.01)
     assert lives == [1]
+
+
+def test_a_task_that_is_added_runs_once_and_is_forgotten():
+    """Nothing of it is left in the list of lanes; one that fails is revived like any other."""
+    runs = []
+
+    def task(_stop, _beat):
+        runs.append(1)
+        if len(runs) == 1:
+            raise OSError("not yet")
+
+    supervisor = _supervisor(Lane("other", lambda stop, _beat: stop.wait(10)))
+    supervisor.add(Lane("task", task))
+    assert {state.name for state in supervisor.states()} == {"other", "task"}
+    _until(supervisor, lambda states: "task" not in states)
+    assert len(runs) == 2
+    assert supervisor.stop(2.0) == ()
+
+
+def test_a_hung_thread_is_left_behind_and_says_nothing_about_the_lane_any_more():
+    """Another one runs the lane; that the first one fails when it wakes up is nobody's business."""
+    hangs, lives = threading.Event(), []
+
+    def lane(stop, beat):
+        lives.append(1)
+        if len(lives) == 1:
+            hangs.wait(10)
+            raise RuntimeError("too late")
+        while not stop.wait(0.005):
+            beat()
+
+    supervisor = _supervisor(Lane("pipeline:p", lane))
+    _until(supervisor, lambda _states: lives)
+    supervisor.replace_thread("pipeline:p")
+    states = _until(supervisor, lambda s: len(lives) == 2 and s["pipeline:p"].beat_age_s < 1)
+    hangs.set()
+    time.sleep(0.05)
+    states = _until(supervisor, lambda _states: True)
+    assert (states["pipeline:p"].phase, states["pipeline:p"].failures, states["pipeline:p"].error) == ("running", 0, "")
+    assert supervisor.stop(2.0) == ()
