@@ -7,8 +7,10 @@ import time
 import numpy as np
 import pytest
 
+from agent.attempt import paired
 from agent.depot import read_state
 from agent.envelope.atrest import StoreKey
+from agent.pipeline import Outcome
 from agent.recall import Clips, Recorder, forget
 from agent.records import Channel, Sample
 from tests.candidates import offer, sample
@@ -219,3 +221,14 @@ def test_random_bytes_are_no_clip(clips, tmp_path):
     for i in range(20):
         (tmp_path / "recall" / f"camera-{i:010d}.clip").write_bytes(random.Random(i).randbytes(200))
     assert list(clips.of("camera")) == []
+
+
+def test_models_with_other_windows_are_compared_by_what_each_said_last():
+    """A version may look at longer pieces: then views have no like, events still have."""
+    told = [Outcome(f"now {i}", (f"event {i}",)) for i in range(3)]
+    seen = [Outcome("then 0", ("event a",)), Outcome("then 1", ())]
+    assert paired(told, told) == [(one, one) for one in told]
+    assert paired(told, seen) == [
+        (Outcome("now 2", ("event 0", "event 1", "event 2")), Outcome("then 1", ("event a",))),
+    ]  # fmt: skip
+    assert paired(told, []) == []
