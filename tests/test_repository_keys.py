@@ -21,7 +21,7 @@ from agent.errors import ConfigError
 from agent.repository import Keyring, Lifetimes, Publisher, Workspace
 from agent.repository.keyring import public_key
 from agent.repository.modules import no_answer, short
-from agent.repository.publisher import KeyPlan
+from agent.repository.publisher import KeyPlan, Outcome
 from agent.repository.roles import TOP
 from tests.repositories import MODELS, Repo, served, versioned
 
@@ -334,6 +334,62 @@ def test_whatever_people_do_devices_see_a_whole_repository(tmp_path, seed):
                 updater = refreshed(url, tmp_path / "device", first)
                 assert updater.get_targetinfo("models/vibration/1.0.0.json")
     assert published > 5
+
+
+class Died(Exception):  # noqa: N818
+    """The process was killed."""
+
+
+class DyingWorkspace(Workspace):
+    """One that dies before so many writes and removals are done."""
+
+    left = 0
+
+    def _die(self):
+        if DyingWorkspace.left == 0:
+            raise Died
+        DyingWorkspace.left -= 1
+
+    def write(self, path, data):
+        self._die()
+        super().write(path, data)
+
+    def remove(self, path):
+        self._die()
+        super().remove(path)
+
+
+def test_a_publisher_that_dies_anywhere_goes_on_where_it_was(tmp_path):
+    """A change of keys that touches root, targets and a family, killed before every single write, then tried again."""
+    repo = Repo(tmp_path)
+    repo.add(MODELS / "vibration")
+    first, start = repo.root, tmp_path / "start"
+    (original,) = repo.publisher.roles.keys("targets")[1]
+    shutil.copytree(repo.workspace.folder, start)
+    deaths, died = 0, True
+    while died:
+        folder = tmp_path / f"work-{deaths}"
+        shutil.copytree(start, folder)
+        DyingWorkspace.left = deaths
+        died = False
+        try:
+            publisher = Publisher(DyingWorkspace(folder), Keyring(), repo.now)
+            publisher.rotate("targets")
+            publisher.finish()
+        except Died:
+            died = True
+            deaths += 1
+        publisher = Publisher(Workspace(folder), Keyring(), repo.now)
+        publisher.sign()
+        publisher.finish()
+        publisher.rotate("targets")
+        assert publisher.finish() == Outcome((), fresh=True)
+        for role in ("targets", "model-vibration"):
+            assert original not in publisher.roles.keys(role)[1]
+        with served(folder / "public") as url:
+            updater = refreshed(url, tmp_path / f"device-{deaths}-{died}", first)
+            assert updater.get_targetinfo("models/vibration/1.0.0.json")
+    assert deaths > 8
 
 
 MODULE = os.environ.get("PYKCS11LIB", "/usr/lib/softhsm/libsofthsm2.so")

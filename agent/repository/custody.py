@@ -28,7 +28,7 @@ def exchange(roles: Roles, role: str, key: Key, gone: str, threshold: int = 0) -
         raise ConfigError(f"{role} has key {short(key.keyid)} already")
     families = roles.delegated() if role == TARGETS and gone else ()
     following = [family for family in families if gone in roles.keys(family)[1]]
-    for one in (role, *following):
+    for one in (*following, role):  # the role last: cut short and done again, no family is left with the old key
         _change(roles, one, add=key, remove=gone, threshold=threshold if one == role else 0)
 
 
