@@ -84,13 +84,12 @@ def paired(told: list[Outcome], seen: list[Outcome]) -> list[tuple[Outcome, Outc
     """Which views of one sample are compared: one with its like, or the last ones when the windows differ."""
     if len(told) == len(seen):
         return list(zip(told, seen, strict=True))
-    if not told or not seen:
-        return []
     return [(_joined(told), _joined(seen))]
 
 
 def _joined(outcomes: list[Outcome]) -> Outcome:
-    return Outcome(outcomes[-1].result, tuple(draft for outcome in outcomes for draft in outcome.drafts))
+    last = outcomes[-1].result if outcomes else None
+    return Outcome(last, tuple(draft for outcome in outcomes for draft in outcome.drafts))
 
 
 def weigh(shadow: Shadow, now: Outcome, then: Outcome) -> None:

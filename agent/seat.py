@@ -232,22 +232,25 @@ class Seat:
     def _compared(self, sample: Sample, other: Pipeline, attempt: Attempt) -> Iterator[Outcome]:
         """The current model's outcomes, told as ever; then the candidate looks at the same sample."""
         told: list[Outcome] = []
+        whole = False
         try:
             for outcome in self._alone(sample):
                 told.append(outcome)
                 yield outcome
+            whole = True
         finally:  # also when the current model refuses a view: both have to stay at the same place in the stream
-            self._shadow(sample, told, other, attempt)
+            self._shadow(sample, told if whole else None, other, attempt)
 
-    def _shadow(self, sample: Sample, told: list[Outcome], other: Pipeline, attempt: Attempt) -> None:
+    def _shadow(self, sample: Sample, told: list[Outcome] | None, other: Pipeline, attempt: Attempt) -> None:
+        """Let the candidate look, too; `told` is None when the current model refused the sample: nothing to compare."""
         self._entered = entered = _Entered(self._timer(), None)
         try:
             seen = list(other.feed(sample))
         except FAULTS as exc:
-            if told:
+            if told is not None:
                 attempt.failed(exc)
         else:
-            for now, then in paired(told, seen):
+            for now, then in paired(told, seen) if told is not None else ():
                 attempt.compare(now, then)
         finally:
             self._entered = None if self._entered is entered else self._entered

@@ -231,4 +231,16 @@ def test_models_with_other_windows_are_compared_by_what_each_said_last():
     assert paired(told, seen) == [
         (Outcome("now 2", ("event 0", "event 1", "event 2")), Outcome("then 1", ("event a",))),
     ]  # fmt: skip
-    assert paired(told, []) == []
+    assert paired(told, []) == [(Outcome("now 2", ("event 0", "event 1", "event 2")), Outcome(None, ()))]
+    assert paired([], []) == []
+
+
+def test_a_view_that_the_current_model_refuses_is_no_fault_of_the_shadow(rig, tmp_path):
+    """Neither counted nor compared, and both go on from the same place."""
+    agent = rig()
+    offer(agent.depot, tmp_path, "good", "1.1.0", mode="shadow")
+    seen = agent.until(lambda: agent.seats[0].hangs_s > 0 or len(agent.shelf._runners) == 2)
+    agent.feed([sample(seen, 0, data=np.zeros((1, 5), np.float32))])
+    agent.until(agent.jobs, first=seen + 1)
+    assert [one for _, one in agent.results if isinstance(one, tuple)] == [("p", "model")]
+    assert (agent.jobs()[0].verdict, agent.jobs()[0].detail["differing"]) == ("promote", 0)
