@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import pytest
 
@@ -101,7 +102,7 @@ def test_trust_configuration_and_releases_of_the_agent_are_targets(repo, tmp_pat
     (tmp_path / "v.toml").write_text('[[keys]]\nkid = "0123456789abcdef"\nreason = "laptop lost"\n')
     for kind, file in (("technicians", "t.toml"), ("readers", "r.toml"), ("revoked", "v.toml")):
         assert repo("trust", kind, tmp_path / file)[0] == 0
-    (tmp_path / "base.toml").write_text("[uplink]\n")
+    (tmp_path / "base.toml").write_text("schema = 1\n")
     assert repo("config", tmp_path / "base.toml")[0] == 0
     (tmp_path / "release").mkdir()
     (tmp_path / "release/a.whl").write_bytes(b"wheel")
@@ -131,7 +132,7 @@ def test_keys_are_changed_by_name(repo, tmp_path):
     assert (status, "no role 'model-nothing'" in said) == (2, True)
 
 
-def test_a_passphrase_comes_from_a_file(repo, tmp_path):
+def test_a_passphrase_comes_from_a_file_or_is_typed_twice(repo, tmp_path, monkeypatch):
     """And without it, and without a terminal, the answer says what to give."""
     (tmp_path / "words").write_text("correct horse\n")
     given = ("--passphrase-file", tmp_path / "words")
@@ -139,6 +140,15 @@ def test_a_passphrase_comes_from_a_file(repo, tmp_path):
     status, said = repo("refresh")
     assert (status, "--passphrase-file" in said) == (2, True)
     assert repo("refresh", *given)[0] == 0
+    typed = iter(["new words", "new words", "one", "another"])
+    with monkeypatch.context() as terminal:
+        terminal.setattr("sys.stdin", types.SimpleNamespace(isatty=lambda: True))
+        terminal.setattr("getpass.getpass", lambda _: next(typed))
+        assert repo("rotate", "timestamp", "--ask-passphrase", *given)[0] == 0
+        assert repo("rotate", "timestamp", "--ask-passphrase", *given)[0] == 2
+    assert all("ENCRYPTED" in path.read_text() for path in (tmp_path / "r/keys").rglob("*.key"))
+    (tmp_path / "words").write_text("new words\n")
+    assert repo("rotate", "targets", *given)[0] == 2  # root's is still the old one
     (tmp_path / "empty").write_text("\n")
     status, said = repo("refresh", "--passphrase-file", tmp_path / "empty")
     assert (status, "empty" in said) == (2, True)

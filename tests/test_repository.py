@@ -278,8 +278,15 @@ def test_lists_of_trust_and_layers_become_targets(tmp_path):
     (tmp_path / "bad.toml").write_text("[[reader]]\n")
     with pytest.raises(ConfigError, match="list 'readers'"):
         trust_list("readers", (tmp_path / "bad.toml",))
-    (tmp_path / "group-doors.toml").write_text("[uplink]\n")
-    assert layer(tmp_path / "group-doors.toml") == ("config/group-doors.toml", b"[uplink]\n")
+    text = 'schema = 1\n[log]\nlevel = "debug"\n[sources.door]\nfps = 5\n'
+    (tmp_path / "group-doors.toml").write_text(text)
+    assert layer(tmp_path / "group-doors.toml") == ("config/group-doors.toml", text.encode())
+    (tmp_path / "group-doors.toml").write_text('schema = 1\n[uplink]\nbroker = "mqtts://elsewhere"\n')
+    with pytest.raises(ConfigError, match="may not be changed from afar"):
+        layer(tmp_path / "group-doors.toml")
+    (tmp_path / "group-doors.toml").write_text("")
+    with pytest.raises(ConfigError, match="'schema': it must be 1"):
+        layer(tmp_path / "group-doors.toml")
     with pytest.raises(ConfigError, match=r"base\.toml"):
         layer(tmp_path / "bad.toml")
     repo = Repo(tmp_path / "repo")

@@ -200,15 +200,18 @@ def test_a_key_file_with_a_passphrase_signs_when_it_is_told(tmp_path):
     workspace = Workspace(tmp_path / "work")
     plans = dict.fromkeys(TOP, KeyPlan())
     now = dt.datetime.now(dt.UTC)
-    right = Keyring(passphrase=b"correct horse")
+    right = Keyring(new_passphrase=b"correct horse")
     assert Publisher.create(workspace, right, plans, Lifetimes(), now).finish().fresh
     text = next((workspace.keys / "root").glob("*.key")).read_text()
     assert "ENCRYPTED" in text
-    with pytest.raises(ConfigError, match="the passphrase is wrong"):
+    with pytest.raises(ConfigError, match="does not open it"):
         Publisher(workspace, Keyring(passphrase=b"wrong"), now).refresh()
     with pytest.raises(ConfigError, match="nobody can be asked"):
         Publisher(workspace, Keyring(ask=no_answer), now).refresh()
+    with pytest.raises(ConfigError, match="the passphrase is wrong"):
+        Publisher(workspace, Keyring(ask=lambda _: "wrong"), now).refresh()
     assert Publisher(workspace, Keyring(ask=lambda _: "correct horse"), now).refresh()
+    assert Publisher(workspace, Keyring(passphrase=b"correct horse"), now).refresh()
 
 
 def test_a_private_key_that_others_can_read_is_not_used(tmp_path):

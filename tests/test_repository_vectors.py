@@ -101,7 +101,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "readers.toml").write_text(f'[[readers]]\nfile = "desk.pub"\n{scope}')
     (tmp_path / "revoked.toml").write_text('[[keys]]\nkid = "0123456789abcdef"\n')
     for layer in ("base.toml", "group-doors.toml"):
-        (tmp_path / layer).write_text("")
+        (tmp_path / layer).write_text("schema = 1\n")
     (tmp_path / "release").mkdir()
     (tmp_path / "release/limpet_agent-0.2.0-py3-none-any.whl").write_bytes(b"wheel")
     return tmp_path

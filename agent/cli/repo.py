@@ -48,7 +48,8 @@ def add_parser(sub: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the verb; 1 when something waits for signatures."""
     now = dt.datetime.now(dt.UTC)
-    keyring = Keyring(tuple(args.keys), ask=_ask, passphrase=_passphrase(args))
+    given = _first_line(args.passphrase_file) if args.passphrase_file else None
+    keyring = Keyring(tuple(args.keys), ask=_ask, passphrase=given, new_passphrase=_new_passphrase(args) or given)
     if args.verb == "init":
         publisher = _init(args, keyring, now)
         with publisher.workspace.held():
@@ -224,14 +225,14 @@ def _ask(what: str) -> str:
     return getpass.getpass(f"{what}: ")
 
 
-def _passphrase(args: argparse.Namespace) -> bytes | None:
-    """The one from the file, or a new one that was typed twice; None: key files have none, or it is asked for later."""
-    if getattr(args, "ask_passphrase", False):
-        words = _ask("the new passphrase")
-        if not words or words != _ask("the same again"):
-            raise ConfigError("the passphrase is empty, or was not the same twice: no key was made")
-        return words.encode()
-    return _first_line(args.passphrase_file) if args.passphrase_file else None
+def _new_passphrase(args: argparse.Namespace) -> bytes | None:
+    """One that was typed twice, if that was asked for."""
+    if not getattr(args, "ask_passphrase", False):
+        return None
+    words = _ask("the new passphrase")
+    if not words or words != _ask("the same again"):
+        raise ConfigError("the passphrase is empty, or was not the same twice: no key was made")
+    return words.encode()
 
 
 def _first_line(path: Path) -> bytes:

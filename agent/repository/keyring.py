@@ -4,6 +4,7 @@ A key file pair is <name>.key (PKCS#8 PEM, mode 0600, with or without a passphra
 half says whose it is, so that no passphrase is asked for a key that is not needed.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,9 @@ class Keyring:
     ask: Ask = no_answer
     """Asks a person for a passphrase or PIN."""
     passphrase: bytes | None = field(default=None, repr=False)
-    """For new key files, and for those that have one."""
+    """Of key files that have one; tried before a person is asked."""
+    new_passphrase: bytes | None = field(default=None, repr=False)
+    """For key files that are made."""
 
     def signer(self, key: Key) -> Signer | None:
         """What signs with the private half of `key`; None when it is not at hand. Raises ConfigError."""
@@ -50,7 +53,7 @@ class Keyring:
         """Make a pair of files in `folder` (`algorithm`: ed25519 or es256); the public half. Raises ConfigError."""
         new = CryptoSigner.generate_ecdsa() if algorithm == "es256" else CryptoSigner.generate_ed25519()
         private: Any = serialization.load_pem_private_key(new.private_bytes, None)
-        locked = serialization.BestAvailableEncryption(self.passphrase) if self.passphrase else None
+        locked = serialization.BestAvailableEncryption(self.new_passphrase) if self.new_passphrase else None
         pem = private.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, locked or serialization.NoEncryption())
         spki = private.public_key().public_bytes(_PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         try:
@@ -69,15 +72,22 @@ class Keyring:
 
     def _open(self, path: Path, key: Key) -> Signer:
         data = read_private(path)
-        secret = None
-        if data.startswith(_ENCRYPTED):
-            secret = self.passphrase or self.ask(f"the passphrase of {path}").encode()
         try:
-            private: Any = serialization.load_pem_private_key(data, secret)
-            return CryptoSigner(private, key if isinstance(key, SSlibKey) else None)
+            return CryptoSigner(self._decrypted(path, data), key if isinstance(key, SSlibKey) else None)
         except (ValueError, TypeError, UnsupportedAlgorithm, SecureSystemsError) as exc:
             words = "the passphrase is wrong, or this is no PKCS#8 private key that belongs to the .pub beside it"
             raise ConfigError(f"{path}: it cannot be used: {words}") from exc
+
+    def _decrypted(self, path: Path, data: bytes) -> Any:
+        """The private key in a file, by a known passphrase or one that is asked for. Raises as `cryptography` does."""
+        if not data.startswith(_ENCRYPTED):
+            return serialization.load_pem_private_key(data, None)
+        known = [words for words in (self.passphrase, self.new_passphrase) if words]
+        for words in known:
+            with contextlib.suppress(ValueError):
+                return serialization.load_pem_private_key(data, words)
+        hint = " (the one given does not open it)" if known else ""
+        return serialization.load_pem_private_key(data, self.ask(f"the passphrase of {path}{hint}").encode())
 
 
 def public_key(path: Path) -> SSlibKey:

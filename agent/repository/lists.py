@@ -12,9 +12,11 @@ from typing import Any, Final
 
 from agent.envelope.keys import ReaderPublic, VerifyKey, spki
 from agent.errors import ConfigError, UpdateError
+from agent.layers.allowed import Layer, require_allowed
 from agent.package import READERS_PATH, REVOKED_PATH, TECHNICIANS_PATH, Readers, Revoked, Technicians
 from agent.package.trust import public_text
 from agent.settings.names import NAME
+from agent.settings.remote import RemoteConfig
 from agent.tomlfile import parse, read_plain
 
 LIST_LIMIT_BYTES: Final = 1 << 20
@@ -34,12 +36,19 @@ def trust_list(kind: str, files: tuple[Path, ...]) -> tuple[str, bytes]:
 
 
 def layer(file: Path) -> tuple[str, bytes]:
-    """The target's path and content of a configuration layer. Raises ConfigError."""
+    """The target's path and content of a configuration layer, checked as far as all devices are alike.
+
+    Raises ConfigError: a key that may not be changed from afar would be refused by every device.
+    """
     if not _LAYER.fullmatch(file.name):
         words = "a layer is called base.toml, group-<group>.toml or device-<site>-<device>.toml"
         raise ConfigError(f"{file}: {words}")
     data = _read(file, LAYER_LIMIT_BYTES)
-    _parsed(file, data)
+    table = _parsed(file, data)
+    if table.get("schema") != 1:
+        raise ConfigError(f"{file}: key 'schema': it must be 1")
+    known = {key: value for key, value in table.items() if key != "sources"}  # of what kind they are, a device knows
+    require_allowed(Layer(file.stem, known), {}, RemoteConfig())
     return f"config/{file.name}", data
 
 
