@@ -94,6 +94,10 @@ STEPS: dict[str, dict[str, str]] = {
         "standardise": "pipelines.spectra:Standardise",
     },
     "decoder": {
+        "box_anchors": "pipelines.detect_anchors:BoxAnchors",
+        "box_grid": "pipelines.detect_grid:BoxGrid",
+        "box_table": "pipelines.detect:BoxTable",
+        "boxes": "pipelines.detect:Boxes",
         "classify": "pipelines.classify:Classify",
         "digits": "pipelines.classify:Digits",
         "keyword": "pipelines.audio:Keyword",

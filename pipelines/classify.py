@@ -6,16 +6,14 @@ not fit the output, because a label off by one is worse than none.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 
 from agent.errors import ModelError
 from agent.records import Array, Finding, Tensors, View
 from agent.strict import Range
-from pipelines.outputs import Share, chosen
-
-Activation = Literal["none", "softmax", "sigmoid"]
+from pipelines.outputs import Activation, Share, activated, chosen, need_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +106,5 @@ def _need_labels(labels: tuple[str, ...], scores: float, decoder: str) -> None:
 
 
 def _activated(scores: Array, activation: Activation, decoder: str) -> Array:
-    """Scores as float64; softmax runs along the last axis. Raises ModelError when one is not finite."""
-    scores = scores.astype(np.float64)
-    if not np.isfinite(scores).all():
-        raise ModelError(f"decoder '{decoder}': a score is not finite: check the model's weights and its input")
-    if activation == "sigmoid":  # the tanh form cannot overflow
-        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * scores)))
-    if activation == "softmax":
-        raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
-    return scores
+    need_finite(scores, decoder)
+    return activated(scores, activation)

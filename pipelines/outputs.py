@@ -1,12 +1,15 @@
-"""What decoders share: the port they read, and the range of a score."""
+"""What decoders share: the port they read, the range of a score, and what brings scores to that range."""
 
-from typing import Annotated
+from typing import Annotated, Literal
+
+import numpy as np
 
 from agent.errors import ModelError
-from agent.records import Tensors
+from agent.records import Array, Tensors
 from agent.strict import Range
 
 Share = Annotated[float, Range(0, 1)]
+Activation = Literal["none", "softmax", "sigmoid"]
 
 
 def chosen(outputs: Tensors, name: str, decoder: str) -> str:
@@ -14,3 +17,20 @@ def chosen(outputs: Tensors, name: str, decoder: str) -> str:
     if name and name not in outputs:
         raise ModelError(f"decoder '{decoder}': there is no output '{name}': name one of {', '.join(outputs)}")
     return name or next(iter(outputs))
+
+
+def activated(values: Array, activation: Activation) -> Array:
+    """As float64; softmax runs along the last axis, the tanh form of the sigmoid cannot overflow."""
+    values = values.astype(np.float64)
+    if activation == "sigmoid":
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)))
+    if activation == "softmax":
+        raised = np.exp(values - values.max(axis=-1, keepdims=True))
+        return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
+    return values
+
+
+def need_finite(scores: Array, step: str) -> None:
+    """Raises ModelError when a score is not finite."""
+    if not np.isfinite(scores).all():
+        raise ModelError(f"decoder '{step}': a score is not finite: check the model's weights and its input")

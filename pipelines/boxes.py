@@ -1,0 +1,94 @@
+"""Boxes as arrays: overlap, suppression of doubles, the size of a model's picture and the way back to the source.
+
+A set of boxes is float64 [n, 4], each row x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; coordinates count pixel edges, as
+in `pipelines.image`. Owns nothing that a model decides: decoders make the boxes. Pure numpy, so that tracking and
+zones need nothing else.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from agent.errors import ModelError
+from agent.records import Array, View
+
+Order = Literal["xyxy", "yxyx", "xywh", "yxhw"]
+"""The four numbers of a box: two corners, or the centre and the size; y first or x first."""
+
+
+def corners(numbers: Array, order: Order) -> Array:
+    """[n, 4] numbers in `order` as boxes. Sides of negative length become points."""
+    values = numbers.astype(np.float64)
+    if order in ("yxyx", "yxhw"):
+        values = values[:, [1, 0, 3, 2]]
+    if order in ("xywh", "yxhw"):
+        half = np.maximum(values[:, 2:], 0.0) / 2
+        return np.concatenate([values[:, :2] - half, values[:, :2] + half], axis=1)
+    return np.concatenate([values[:, :2], np.maximum(values[:, 2:], values[:, :2])], axis=1)
+
+
+def areas(boxes: Array) -> Array:
+    """[n] areas."""
+    made: Array = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return made
+
+
+def iou(one: Array, other: Array) -> Array:
+    """[n, m] intersection over union of every box of `one` [n, 4] with every box of `other` [m, 4]; 0 for points."""
+    low = np.maximum(one[:, None, :2], other[None, :, :2])
+    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
+    shared = np.maximum(high - low, 0.0).prod(axis=2)
+    union = areas(one)[:, None] + areas(other)[None] - shared
+    made: Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return made
+
+
+def suppressed(boxes: Array, limit: float, most: int) -> list[int]:
+    """Which boxes stay when each that overlaps a better one by more than `limit` (IoU) goes; at most `most`.
+
+    `boxes` [n, 4] best first; the answer is in that order. Greedy non-maximum suppression, one row of overlaps per box
+    that stays, so memory is that of n numbers.
+    """
+    left, kept = np.arange(len(boxes)), list[int]()
+    while left.size and len(kept) < most:
+        best, rest = left[0], left[1:]
+        kept.append(int(best))
+        left = rest[iou(boxes[best : best + 1], boxes[rest])[0] <= limit]
+    return kept
+
+
+def suppressed_by_class(boxes: Array, classes: Array, limit: float, most: int) -> list[int]:
+    """Like `suppressed`, but a box removes only boxes of its own class. `classes`: int [n]."""
+    kept: list[int] = []
+    for one in np.unique(classes):
+        mine = np.flatnonzero(classes == one)
+        kept += mine[suppressed(boxes[mine], limit, most)].tolist()
+    return sorted(kept)[:most]
+
+
+def picture_size(view: View) -> tuple[int, int]:
+    """Width and height of the picture that the model saw, also behind a step `layout`; (1, 1) when none is known."""
+    shape = view.data.shape[1:] if view.cells else view.data.shape
+    if len(shape) == 4 and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) == 3 and shape[2] > 4:  # channels or a batch of one come first
+        shape = shape[1:]
+    return (shape[1], shape[0]) if len(shape) >= 2 else (1, 1)
+
+
+def to_source(boxes: Array, view: View, cell: int | None = None) -> Array:
+    """Boxes (or points, [n, 2]) of the model's picture in source pixels, kept inside the source.
+
+    `cell`: they were found in that cell of the view. Raises ModelError when there is no such cell.
+    """
+    times = boxes.shape[1] // 2
+    if cell is None:
+        scale, offset = view.scale, view.offset
+    else:
+        if cell >= len(view.cells):
+            raise ModelError(f"the outputs tell of cell {cell}, but the view has {len(view.cells)}: check the model")
+        left, top, right, bottom = view.cells[cell]
+        width, height = picture_size(view)
+        scale, offset = ((right - left) / width, (bottom - top) / height), (left, top)
+    moved: Array = boxes * np.array(scale * times) + np.array(offset * times)
+    return moved if view.size == (0, 0) else moved.clip(0.0, np.array(view.size * times, np.float64))
