@@ -341,3 +341,18 @@ def test_views_that_were_told_before_a_candidate_failed_are_not_told_again():
     assert [one.said for one in seat.feed(None)] == [("candidate", 4), ("before", 5), ("before", 6)]
     assert attempt.look().decision == "roll_back"
     assert [one.said for one in seat.feed(None)] == [("before", 7), ("before", 8), ("before", 9)]
+
+
+@pytest.mark.parametrize(("kind", "high", "left"), [("good", 0.8, "1.1.0"), ("nan", 0.95, "1.0.0")])
+def test_a_pipeline_that_had_no_sample_during_the_trial_follows_its_verdict(rig, tmp_path, kind, high, left):
+    """Its camera was away: what the others found out holds for it too, and it tries nothing of its own."""
+    agent = rig(pipelines=("p", "q"))
+    both, agent.inboxes = agent.inboxes, agent.inboxes[:1]
+    offer(agent.depot, tmp_path, kind, "1.1.0")
+    seen = agent.until(agent.jobs, high=high)
+    agent.settle()
+    agent.inboxes = both
+    agent.until(lambda: len([1 for _, r in agent.results if r.pipeline == "q"]) > 5, first=seen)
+    agent.drained()
+    assert {result.model.version for _, result in agent.results if result.pipeline == "q"} == {left}
+    assert [swap.after.version for swap in agent.swaps if swap.pipeline == "q"] == (["1.1.0"] if kind == "good" else [])
