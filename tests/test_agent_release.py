@@ -29,7 +29,7 @@ from tests.releases import ROOT, Shop, fetched, make_release
 SHA = "ab" * 32
 OTHER = "cd" * 32
 NEW = release_id("0.2.0", SHA)
-TRY = Wish("try", NEW, "0.2.0", SHA)
+TRY = Wish("try", NEW, "0.2.0", SHA, "job")
 OLD = "0123456789ab"
 
 
@@ -119,6 +119,7 @@ def test_a_wish_that_root_refused_is_not_wished_again(place):
     assert next_wish(on_trial(), place, no) is None
     assert next_wish(on_trial(), place, Answer(TRY)) == TRY  # granted, and then a power cut
     assert next_wish(ModelState(trial=Trial("0.2.1", OTHER, 2, "live", "job", 0.0)), place, no) is not None
+    assert next_wish(ModelState(trial=Trial("0.2.0", SHA, 2, "live", "later", 0.0)), place, no) is not None
 
 
 def test_wishes_and_answers_come_through_whole(tmp_path):
@@ -426,19 +427,22 @@ def test_a_committed_release_remembers_whether_it_reached_its_broker(tmp_path, t
     assert (tmp_path / "connected").read_text() == "yes"
 
 
-def test_what_root_refused_ends_as_bad_and_is_not_wished_again(tmp_path, trial_record, place):
-    """The record follows root's answer; the job that began it ends with root's words."""
+@pytest.mark.parametrize(("reason", "bad"), [("PROBATION_FAILED", True), ("NO_SPACE", False), ("VERIFY_FAILED", False)])
+def test_what_root_refused_ends_with_roots_words(tmp_path, trial_record, place, reason, bad):
+    """A release that failed by itself is bad; one that met a full disk or a damaged depot may be tried again."""
     book = Book(trial_record)
     track = book.open(Job("job", "release", AGENT, "0.2.0", SHA))
     track.move("probation")
     wish, told = tmp_path / "wish.json", tmp_path / "answer.json"
     assert follow(trial_record, book, place, wish, told) == TRY
     assert take(wish) == TRY
-    answer(Answer(TRY, "VERIFY_FAILED", "not signed"), told)
+    answer(Answer(TRY, reason, "it says no"), told)
     assert follow(trial_record, book, place, wish, told) is None
     assert read_state(trial_record).agent.trial is None
-    assert "not signed" in read_state(trial_record).agent.is_bad(Pick("0.2.0", SHA))
-    assert (book.get("job").status, wish.exists()) == ("failed", False)
+    assert ("it says no" in read_state(trial_record).agent.is_bad(Pick("0.2.0", SHA))) is bad
+    ended = book.get("job")
+    assert (ended.status, "it says no" in ended.text, wish.exists()) == ("failed", True, False)
+    assert bad or ended.reason == reason
 
 
 def test_tries_are_burnt_only_while_the_release_runs(trial_record, place):

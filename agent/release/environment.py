@@ -61,7 +61,7 @@ def probe(place: Place, name: str, version: str, config: Path, limit_s: float, n
         (["-c", IMPORTS], "a part of it cannot be imported"),
         (verify, "it cannot run its own models here, or does not understand the configuration"),
     ):
-        said = _run([python, "-P", *words], limit_s, f"release {name}: {what}", nobody, "PROBATION_FAILED")
+        said = _run([python, "-P", *words], limit_s, f"release {name}: {what}", nobody)
         if words[-1] == "--version" and said.split()[-1:] != [version]:
             raise UpdateError(f"release {name}: it calls itself {said.strip()!r}, not {version}", "PROBATION_FAILED")
 
@@ -87,8 +87,11 @@ def _share(staged: Path, target: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _run(words: Sequence[str], limit_s: float, what: str, nobody: Nobody | None = None, reason: str = "FAILED") -> str:
-    """Standard output of a command. Raises UpdateError with the end of what it said."""
+def _run(words: Sequence[str], limit_s: float, what: str, nobody: Nobody | None = None) -> str:
+    """Standard output of a command. Raises UpdateError with the end of what it said.
+
+    PROBATION_FAILED, because it is the release that fails, unless the disk is full or the command is missing.
+    """
     kept = {key: os.environ[key] for key in ("PATH", "LANG", "TMPDIR", "PYTHONPATH") if key in os.environ}
     clean = {"PIP_CONFIG_FILE": os.devnull, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
     who = {"user": nobody.user, "group": nobody.group, "extra_groups": ()} if nobody else {}
@@ -98,10 +101,11 @@ def _run(words: Sequence[str], limit_s: float, what: str, nobody: Nobody | None 
             errors="replace", timeout=limit_s, cwd="/", env={**kept, **clean}, check=False, **who,
         )  # type: ignore[call-overload]  # fmt: skip
     except subprocess.TimeoutExpired as exc:
-        raise UpdateError(f"{what}: no end after {limit_s:g} s", reason) from exc
+        raise UpdateError(f"{what}: no end after {limit_s:g} s", "PROBATION_FAILED") from exc
     except OSError as exc:
-        raise UpdateError(f"{what}: {words[0]}: {exc.strerror}", reason) from exc
+        raise UpdateError(f"{what}: {words[0]}: {exc.strerror}", "FAILED") from exc
     if done.returncode:
         tail = " | ".join(done.stdout.strip().splitlines()[-6:])[-1200:]
+        reason = "NO_SPACE" if "No space left" in done.stdout or "Errno 122" in done.stdout else "PROBATION_FAILED"
         raise UpdateError(f"{what} (status {done.returncode}): {tail}", reason)
     return str(done.stdout)

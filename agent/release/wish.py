@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from agent.depot import ModelState
+from agent.depot import ModelState, Trial
 from agent.durable import read_limited, write_durably
 from agent.errors import ConfigError, UpdateError
 from agent.progress import Reason
@@ -33,6 +33,8 @@ class Wish:
     version: Annotated[str, Match(r"|[0-9]+(\.[0-9]+){2}(-[0-9A-Za-z.-]{1,32})?", "a version like 1.0.0")] = ""
     sha256: Annotated[str, Match("|[0-9a-f]{64}", "64 hex digits")] = ""
     """Version, and sha256 of the package manifest, of what shall be tried."""
+    job: Annotated[str, Match(r"[A-Za-z0-9_.-]{0,64}", "the id of a job")] = ""
+    """The job that began the trial: the same release may be tried again by another one."""
 
     def __post_init__(self) -> None:
         if self.do == "try" and self.release != release_id(self.version, self.sha256):
@@ -58,13 +60,18 @@ def next_wish(agent: ModelState, place: Place, answer: Answer | None) -> Wish | 
     if not current:  # a checkout
         return None
     if trial is not None:
-        wish = Wish("try", release_id(trial.version, trial.sha256), trial.version, trial.sha256)
+        wish = trial_wish(trial)
         return None if current == wish.release or refused(answer, wish) else wish
     if current != good:
         active = agent.active and release_id(agent.active.version, agent.active.sha256)
         return Wish("commit", current) if current == active else Wish("back", good)
     bad = {release_id(one.version, one.sha256) for one in agent.bad}
     return Wish("back", place.previous) if current in bad and place.complete(place.previous) else None
+
+
+def trial_wish(trial: Trial) -> Wish:
+    """The wish that a trial in the record is."""
+    return Wish("try", release_id(trial.version, trial.sha256), trial.version, trial.sha256, trial.job)
 
 
 def refused(answer: Answer | None, wish: Wish) -> bool:
