@@ -3,12 +3,18 @@
 import io
 import re
 import signal
+from collections import deque
 
 import pytest
 from rich.console import Console
 
-from agent.demo.board import Arrival, Board, Lines, draw, plain_line, summary
+from agent.asking import Round, Seen
+from agent.demo.board import Arrival, Board, Lines, plain_line, summary
+from agent.demo.page import Sheet
+from agent.demo.story import Story
 from agent.records import Draft, Event
+from agent.request import Target
+from agent.settings.technician import TechnicianConfig
 from tests.agents import limpet
 
 
@@ -64,14 +70,63 @@ def test_the_page_holds_everything_a_person_wants_to_see():
     }  # fmt: skip
     board.take(_arrival())
     board.take(_arrival(kind="gap", body={"count": 2, "reason": "budget"}))
-    console = Console(width=150, record=True, file=io.StringIO())
-    console.print(draw(board))
+    console = Console(width=150, height=45, record=True, file=io.StringIO())
+    console.print(Sheet(board))
     text = console.export_text()
     shown = (
         "demo/here", "online", "digits 1.0.0", "42", "1.25", "01234", "sealed, verified", "3 waiting",
         "9 acknowledged in 4 messages", "1 gaps", "! keywords: no such model", "http://127.0.0.1:1/",
     )  # fmt: skip
     assert [words for words in shown if words not in text] == []
+
+
+def _busy_board(tmp_path):
+    """A board with everything on it: four sources, four pipelines, an alarm, a whole story, many events."""
+    sources = {name: f"no {name} here: a recording" for name in ("camera", "microphone", "vibration", "machine")}
+    board = Board("demo/here", "mosquitto on 127.0.0.1:33689", "COSE_Encrypt0 " * 6, "not built", sources, "online")
+    figures = {"runtime": "ai-edge-litert", "results": 12345, "events": 3, "p50_ms": 1.25, "p99_ms": 62.5}
+    model = {"name": "vibration", "version": "1.0.0"}
+    board.status = {"pipelines": {name: {"model": model, **figures} for name in ("meter", "keywords")}}
+    board.status["pipelines"] |= {"vibration": {"model": model, **figures}, "machine": figures}
+    board.status["reasons"] = ["update-digits: digits 1.2.0 went back: " + "a long reason " * 9]
+    board.story = Story(tmp_path, "demo/here", TechnicianConfig(), tmp_path, deque())
+    for version, end in (("1.1.0", "successful"), ("1.2.0", "failed ROLLED_BACK")):
+        board.story.page.extend([f"$ limpet repo add digits-{version}", "  added", "  released", "$ limpet request",
+                                 "  the device says: init > executing", f"  {end} " + "because " * 20])  # fmt: skip
+    for seq in range(40):
+        board.take(_arrival(seq=seq))
+    return board
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(80, 24), (100, 30), (150, 45), (80, 60), (200, 24)])
+def test_the_page_fits_every_terminal(tmp_path, columns, lines):
+    """Neither the end of the story, nor the newest event, nor the way out is below the last line or cut in two."""
+    console = Console(width=columns, height=lines, record=True, file=io.StringIO())
+    console.print(Sheet(_busy_board(tmp_path)))
+    shown = console.export_text().splitlines()
+    assert len(shown) <= lines
+    assert all(len(line) <= columns for line in shown)
+    expected = (
+        "camera  no camera here", "vibration 1.0.0", "streaming statistic", "! update-digits", "$ limpet request",
+        "the device says: init > executing", "failed ROLLED_BACK", " 38 ", " 39 ", "Ctrl-C ends",
+    )  # fmt: skip
+    for words in expected:
+        assert any(words in line for line in shown), "\n".join(shown)
+    if lines >= 45:
+        assert any("  successful" in line for line in shown), "\n".join(shown)
+
+
+def test_a_request_is_one_line_of_the_page_that_grows(tmp_path):
+    """The log has a line per state; the page has one for the way and one for the end."""
+    story = Story(tmp_path, "demo/here", TechnicianConfig(), tmp_path, deque())
+    story.asked = Round([Target("demo", "here", "update", "7")], lambda *_: b"", parallel=1, abort_after=1)
+    asked = story.asked.asked[0]
+    for version, status in enumerate(("init", "download", "download", "staged", "successful"), 1):
+        asked.seen = Seen(status, version)
+        asked.phase = "ended" if status == "successful" else "running"
+        story._tell_way(asked)
+    assert list(story.page) == ["  the device says: init > download > staged", "  successful"]
+    assert len(story.lines) == 5
 
 
 def test_lines_tell_each_event_once(capsys):
@@ -95,6 +150,8 @@ def test_lines_tell_each_event_once(capsys):
         ({"seen": []}, "nothing seen"),
         ({"seen": [{"label": "a", "findings": 3, "value": {"mean": 1.5}, "unit": "Cel"}]}, "a x3 mean 1.5 Cel"),
         ({"count": 4, "reason": "budget"}, "count 4 reason budget"),
+        ({"model": "door", "version": "1.1.0", "verdict": "commit", "text": "8 runs", "detail": {"a": 1}},
+         "door 1.1.0: commit, 8 runs"),
         ({"other": 1}, "other 1"),
     ],
 )

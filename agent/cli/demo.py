@@ -23,6 +23,7 @@ from agent.control import ask
 from agent.demo import board as boards
 from agent.demo import children, stage
 from agent.demo.broker import BrokerPlan, choose
+from agent.demo.page import Page
 from agent.demo.pki import DemoKeys, make_keys
 from agent.demo.story import Story
 from agent.envelope.setup import make_opener
@@ -89,7 +90,7 @@ def _show(folder: Path, args: argparse.Namespace, for_s: float | None, stop: thr
             reader.broker, "limpet-demo-reader", make_opener(reader.reader), (*filters(), *STATES), stop, clock,
             story.outgoing,
         )  # fmt: skip
-        view = boards.Lines(board) if args.lines or not sys.stdout.isatty() else boards.Page(board)
+        view = boards.Lines(board) if args.lines or not sys.stdout.isatty() else Page(board)
         until_s = clock.mono_s() + for_s if for_s is not None else float("inf")
         with view:
             for _ in _ticks(heard, board, story, child, load_config(config_path).paths.socket, clock):

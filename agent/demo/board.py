@@ -1,36 +1,18 @@
-"""What the live view knows, and how it is drawn: a page of a terminal, or plain lines where there is none.
+"""What the live view knows, and plain lines of it where there is no terminal (`agent.demo.page` draws it on one).
 
-`Board` is data that the demo fills; `draw` makes a rich renderable of it and `plain_line` one line per event. Nothing
-here asks the agent or the broker.
+`Board` is data that the demo fills; `plain_line` makes one line of an event. Nothing here asks the agent or the broker.
 """
 
-import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Group, RenderableType
-from rich.live import Live
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
-
 from agent.demo.story import Story
 from agent.records import Event
 
-DRAW_S = 0.2
-"""Shortest time between two pages, seconds."""
-SHOWN = 14
-"""Events kept on the screen."""
-KIND_STYLES = {
-    "appears": "bold green",
-    "clears": "dim",
-    "crosses": "bold yellow",
-    "gap": "bold red",
-    "alarm": "bold red",
-}
+SHOWN = 40
+"""Events kept for the screen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,30 +56,6 @@ class Board:
         self.gaps += arrival.event.draft.kind == "gap"
 
 
-class Page:
-    """The whole terminal, drawn again a few times a second."""
-
-    def __init__(self, board: Board) -> None:
-        self._board = board
-        self._live = Live(auto_refresh=False, screen=True)
-        self._drawn_s = 0.0
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
-
-    def refresh(self) -> None:
-        """Draw what the board holds now."""
-        if time.monotonic() - self._drawn_s >= DRAW_S:
-            self._drawn_s = time.monotonic()
-            self._live.update(draw(self._board), refresh=True)
-
-
 class Lines:
     """One line per event, for a log or a pipe."""
 
@@ -138,11 +96,6 @@ class Lines:
         self._story_told = story.told
 
 
-def draw(board: Board) -> RenderableType:
-    """The whole page."""
-    return Group(_head(board), _pipelines(board), *_story(board), _events(board), _foot(board))
-
-
 def plain_line(arrival: Arrival) -> str:
     """One event for a log or a pipe."""
     draft = arrival.event.draft
@@ -157,6 +110,8 @@ def summary(body: Any) -> str:
         return str(body)
     if isinstance(body.get("seen"), list):
         return "; ".join(_seen(s) for s in body["seen"]) or "nothing seen"
+    if "verdict" in body:  # on an update: its detail is for programs
+        return f"{body.get('model')} {body.get('version')}: {body['verdict']}, {body.get('text')}"
     label = body.get("label", "")
     parts = [str(label)] if label else []
     if "value" in body and body["value"] != label:
@@ -180,84 +135,3 @@ def _unit(table: dict[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _head(board: Board) -> RenderableType:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", justify="right")
-    table.add_column()
-    online = "bold green" if board.state == "online" else "bold red"
-    table.add_row("device", Text.assemble((board.device, "bold"), "  ", (board.state, online)))
-    table.add_row("broker", board.broker)
-    table.add_row("protection", board.protection)
-    for name, words in board.sources.items():
-        table.add_row(name, words)
-    return Panel(table, title="[bold cyan]limpet[/] on-device inference, as its events come back from the broker")
-
-
-def _pipelines(board: Board) -> RenderableType:
-    table = Table(expand=True, box=None, header_style="dim", pad_edge=False)
-    for column in ("pipeline", "model", "runtime"):
-        table.add_column(column)
-    for column in ("results", "p50 ms", "p99 ms", "cached", "gated", "events"):
-        table.add_column(column, justify="right")
-    for name, pipeline in (board.status.get("pipelines") or {}).items():
-        model = pipeline.get("model")
-        table.add_row(
-            Text(name, style="bold"), f"{model['name']} {model['version']}" if model else "streaming statistic",
-            str(pipeline.get("runtime", "")), str(pipeline["results"]), _ms(pipeline.get("p50_ms")),
-            _ms(pipeline.get("p99_ms")), str(pipeline.get("cached", 0)), str(pipeline.get("gated", 0)),
-            str(pipeline["events"]),
-        )  # fmt: skip
-    reasons = [Text(f"! {reason}", style="yellow") for reason in board.status.get("reasons") or ()]
-    return Panel(Group(table, *reasons), title="pipelines")
-
-
-def _ms(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def _story(board: Board) -> Iterator[RenderableType]:
-    """The update as it happens: what was typed, and what the device answered."""
-    if board.story is None or not board.story.lines:
-        return
-    lines = [Text(line, style=_story_style(line), no_wrap=True, overflow="ellipsis") for line in board.story.lines]
-    yield Panel(Group(*lines), title="an update that stays, and one that goes back by itself")
-
-
-def _story_style(line: str) -> str:
-    if line.startswith("$"):
-        return "bold"
-    return "green" if ": successful" in line else "yellow" if ": failed" in line or ": rollback" in line else "dim"
-
-
-def _events(board: Board) -> RenderableType:
-    table = Table(expand=True, box=None, header_style="dim", pad_edge=False)
-    table.add_column("stream")
-    table.add_column("event")
-    table.add_column("what", ratio=1, no_wrap=True)
-    for column in ("seq", "cache", "latency"):
-        table.add_column(column, justify="right")
-    table.add_column("")
-    for arrival in board.arrivals:
-        draft = arrival.event.draft
-        seal = Text("sealed, verified", style="green") if arrival.sealed else Text("plain", style="yellow")
-        table.add_row(
-            draft.stream, Text(draft.kind, style=KIND_STYLES.get(draft.kind, "")), summary(draft.body),
-            str(arrival.event.seq), draft.cache or "", f"{arrival.latency_ms:.0f} ms", seal,
-        )  # fmt: skip
-    if not board.arrivals:
-        table.add_row("", "", Text("waiting for the first event ...", style="dim"), "", "", "", "")
-    return Panel(table, title=f"events, decrypted here: {board.total}")
-
-
-def _foot(board: Board) -> RenderableType:
-    outbox, uplink = board.status.get("outbox") or {}, board.status.get("uplink") or {}
-    words = [
-        f"outbox {outbox.get('events', 0) + outbox.get('pending', 0)} waiting",
-        f"{uplink.get('acked_events', 0)} acknowledged in {uplink.get('acked_messages', 0)} messages",
-        f"{board.gaps} gaps",
-        f"{board.refused} refused",
-    ]
-    words += [f"page {board.dashboard}"] if board.dashboard else []
-    return Text("  ·  ".join([*words, "Ctrl-C ends"]), style="dim")

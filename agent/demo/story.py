@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.asking import Round, words
+from agent.asking import Asked, Round, words
 from agent.broker import Message
 from agent.inference import open_model
 from agent.manifest import load_manifest
@@ -33,7 +33,9 @@ BREATH_S = 2.0
 """Between the chapters, so that people can follow, seconds."""
 COMMAND_S = 60.0
 """Longest time of one command, seconds."""
-SHOWN = 9
+SHOWN = 12
+"""Lines that are kept: two chapters on the page."""
+_WAY = "  the device says: "
 
 
 @dataclass(slots=True)
@@ -48,7 +50,9 @@ class Story:
     outgoing: deque[Message]
     """Messages for the reader's connection."""
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=SHOWN))
-    """What has happened, for the screen."""
+    """What has happened, for a log: a line each."""
+    page: deque[str] = field(default_factory=lambda: deque(maxlen=SHOWN))
+    """The same for a screen: a request is one line that grows, and one for its end."""
     told: int = 0
     """Lines since the beginning."""
     asked: Round | None = None
@@ -76,7 +80,7 @@ class Story:
             self._twin = said
         changed = self.asked.take(said) if self.asked else None
         if changed is not None:
-            self._say(f"{self.device} {MODEL}: {words(changed)}")
+            self._tell_way(changed)
             if changed.phase == "ended" and changed.seen:
                 self.ended[self._version] = changed.seen.status
 
@@ -121,8 +125,24 @@ class Story:
             yield
 
     def _say(self, line: str) -> None:
+        self._log(line)
+        self.page.append(line)
+
+    def _log(self, line: str) -> None:
         self.lines.append(line)
         self.told += 1
+
+    def _tell_way(self, changed: Asked) -> None:
+        self._log(f"{self.device} {MODEL}: {words(changed)}")
+        if changed.phase == "ended" or changed.refusal:
+            self.page.append(f"  {words(changed)}")
+        elif changed.seen is None:
+            return  # the broker has it; the page waits for the device
+        elif self.page and self.page[-1].startswith(_WAY):
+            if not self.page[-1].endswith(changed.seen.status):
+                self.page[-1] += f" > {changed.seen.status}"
+        else:
+            self.page.append(_WAY + changed.seen.status)
 
 
 def _pause(pause_s: float) -> Iterator[None]:
