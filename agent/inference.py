@@ -1,4 +1,4 @@
-"""One stream's way through a model: view -> [[pre]] -> raw tensors -> cache or runner -> real outputs -> findings.
+"""One stream's way through a model: view -> [[pre]] -> tensors -> cache or runner -> outputs -> decoder -> [[post]].
 
 `open_model` loads a model once per process; an `Inference` is one stream's use of it and carries that stream's state
 tensors, so it belongs to one lane. Owns the order of the stages and their timings. Refuses NaN that comes out of a
@@ -22,7 +22,8 @@ from agent.registry import OPERATOR, Origin, candidates, verified
 from agent.runtime import Runner, RuntimeMissingError, Slots, dequantise, open_runner
 from agent.runtime.quant import zeros
 from agent.settings.runtime import RuntimeOptions
-from pipelines import Decoder, Pre, make_step
+from pipelines import Decoder, Follow, Post, Pre, make_step
+from pipelines.chain import Chain, make_posts
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +98,11 @@ class Inference:
         decoder: Decoder | None = None,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`decoder` replaces the manifest's; `timer` counts seconds. Raises ModelError on a wrong step."""
+        """`decoder` stands in for the manifest's and its [[post]]; `timer` counts seconds. Raises ModelError on a wrong
+        step."""
         self.manifest, self.runner = manifest, runner
         self._decoder = decoder or _decoder(manifest)
+        self._post = Chain(() if decoder else _posts(manifest))
         self._timer = timer
         self._inputs = {port.name: port for port in runner.inputs}
         self._feeds = tuple(Feed(self._inputs[port.name], steps) for port, steps in _chains(manifest))
@@ -113,7 +116,13 @@ class Inference:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the stream: its state tensors stand for real zeros again."""
+        """Forget the stream: its state tensors stand for real zeros again, and its [[post]] steps know nothing."""
+        self._restart()
+        self._post.reset()
+
+    def _restart(self) -> None:
+        """The state tensors alone; the [[post]] steps see by the view that something is missing, and close what is
+        open."""
         self._state = {pair.input: zeros(self._inputs[pair.input]) for pair in self.manifest.states}
 
     def __call__(self, view: View) -> Inferred:
@@ -122,14 +131,14 @@ class Inference:
         Raises ModelError.
         """
         if view.gap:
-            self.reset()
+            self._restart()
         begin = self._timer()
         try:
             made = {one.port.name: one(view) for one in self._feeds}
             seen = next(iter(made.values()))[1]
             return self._infer(self._rounds({port: tensors for port, (tensors, _) in made.items()}), seen, begin)
         except ModelError:
-            self.reset()
+            self._restart()
             raise
 
     def run_raw(self, inputs: Tensors) -> Inferred:
@@ -180,7 +189,7 @@ class Inference:
     def _decode(self, raw: Tensors, view: View) -> tuple[Finding, ...]:
         assert self._decoder is not None
         real = {port.name: dequantise(raw[port.name], port) for port in self.runner.outputs}
-        return self._decoder(real, view, self.manifest.labels)
+        return self._post(self._decoder(real, view, self.manifest.labels), view)
 
 
 def _chains(manifest: Manifest) -> list[tuple[Input, tuple[Pre, ...]]]:
@@ -195,6 +204,13 @@ def _chains(manifest: Manifest) -> list[tuple[Input, tuple[Pre, ...]]]:
 def _decoder(manifest: Manifest) -> Decoder | None:
     decoder: Decoder | None = _step(manifest, "decoder", manifest.decoder) if manifest.decoder else None
     return decoder
+
+
+def _posts(manifest: Manifest) -> tuple[Post | Follow, ...]:
+    try:
+        return make_posts(manifest.post, str(manifest))
+    except ConfigError as exc:
+        raise ModelError(str(exc)) from exc
 
 
 def _step(manifest: Manifest, kind: str, table: Mapping[str, Any]) -> Any:

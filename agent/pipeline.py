@@ -18,7 +18,8 @@ from agent.inference import Inference
 from agent.records import Draft, Finding, Result, Sample, View
 from agent.rules import RuleState, initial, step
 from agent.settings.core import PipelineConfig
-from pipelines import Detector, Gate, Post, Pre, Window, make_step
+from pipelines import Detector, Follow, Gate, Post, Pre, Window, make_step
+from pipelines.chain import Chain, make_posts
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Steps:
     window: Window | None
     pre: tuple[Pre, ...]
     detector: Detector | None
-    post: tuple[Post, ...]
+    post: tuple[Post | Follow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Carried:
     gate: Any
     window: Any
     detector: Any
+    post: tuple[Any, ...]
     rules: tuple[RuleState, ...]
 
 
@@ -59,7 +61,7 @@ def make_steps(config: PipelineConfig, where: str, model_window: dict[str, Any] 
         window=make_step("window", window, f"{where} [window]") if window else None,
         pre=tuple(make_step("pre", t, f"{where} [[pre]] #{i + 1}") for i, t in enumerate(config.pre)),
         detector=make_step("detector", config.detector, f"{where} [detector]") if config.detector else None,
-        post=tuple(make_step("post", t, f"{where} [[post]] #{i + 1}") for i, t in enumerate(config.post)),
+        post=make_posts(config.post, where),
     )
 
 
@@ -92,6 +94,7 @@ class Pipeline:
         self._gate_state = steps.gate.initial() if steps.gate else None
         self._window_state = steps.window.initial() if steps.window else None
         self._detector_state = steps.detector.initial() if steps.detector else None
+        self._post = Chain(steps.post)
         self._rules = [(rule, initial(rule)) for rule in config.rule]
 
     def feed(self, sample: Sample) -> Iterator[Outcome]:
@@ -111,7 +114,8 @@ class Pipeline:
     def carried(self) -> Carried:
         """What it remembers now."""
         states = tuple(state for _, state in self._rules)
-        return Carried(self._views, self._gate_state, self._window_state, self._detector_state, states)
+        post = self._post.state
+        return Carried(self._views, self._gate_state, self._window_state, self._detector_state, post, states)
 
     def go_on_from(self, other: "Pipeline", carried: Carried | None = None) -> None:
         """Remember what `other`, made from the same file, remembers now, or what it remembered as `carried`.
@@ -122,6 +126,7 @@ class Pipeline:
         self._views, self._gate_state, self._detector_state = was.views, was.gate, was.detector
         if self._steps.window == other._steps.window:
             self._window_state = was.window
+        self._post.state = was.post
         self._rules = [(rule, state) for (rule, _), state in zip(self._rules, was.rules, strict=True)]
         if self._inference is not None:
             self._inference.reset()
@@ -148,8 +153,7 @@ class Pipeline:
             view = pre(view)
         timings = {"gate": (gated - start) * 1e3, "pre": (self._timer() - gated) * 1e3}
         findings, more = self._find(view, timings)
-        for post in self._steps.post:
-            findings = post(findings)
+        findings = self._post(findings, view)
         ahead_s = view.t0_s - sample.t_s
         return Result(
             pipeline=self.config.name, source=sample.source, seq=seq, t_s=view.t0_s,

@@ -8,7 +8,7 @@ module is imported when a pipeline names it, never before.
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from agent.errors import ConfigError
 from agent.records import Finding, Sample, Tensors, View
@@ -55,6 +55,20 @@ class Post(Protocol):
     """Drops or rewrites findings."""
 
     def __call__(self, findings: tuple[Finding, ...], /) -> tuple[Finding, ...]: ...
+
+
+@runtime_checkable
+class Follow(Protocol):
+    """Follows what is found from view to view: `(state, findings, view) -> (state, findings)`.
+
+    It sees every view that reached the decoder, also those without findings. It may be given any view after any other:
+    `gap` is set where something was lost, and times jump where a gate held views back.
+    """
+
+    def initial(self) -> Any: ...
+    def __call__(
+        self, state: Any, findings: tuple[Finding, ...], view: View, /
+    ) -> tuple[Any, tuple[Finding, ...]]: ...
 
 
 STEPS: dict[str, dict[str, str]] = {
@@ -112,14 +126,18 @@ STEPS: dict[str, dict[str, str]] = {
         "min_score": "pipelines.findings:MinScore",
         "top": "pipelines.findings:Top",
     },
+    "follow": {},
 }
 """kind -> name in TOML -> "module:Class"."""
+
+_BESIDE = {"post": "follow"}
+"""Lists in TOML whose steps may be of a second kind."""
 
 
 def make_step(kind: str, table: Mapping[str, Any], where: str) -> Any:
     """Make the step that `table` describes: key `step` names it, the others configure it. Raises ConfigError."""
     name = table.get("step")
-    known = STEPS[kind]
+    known = {**STEPS[kind], **STEPS.get(_BESIDE.get(kind, ""), {})}
     if not isinstance(name, str) or name not in known:
         allowed = ", ".join(sorted(known))
         raise ConfigError(f"{where}: key 'step': {name!r} is no {kind} step: it must be one of {allowed}")

@@ -142,4 +142,4 @@ def test_steps_are_frozen_dataclasses(kind, name, spec):
     assert dataclasses.is_dataclass(cls)
     assert cls.__dataclass_params__.frozen
     assert callable(cls.__call__)
-    assert hasattr(cls, "initial") == (kind in {"gate", "window", "detector"}), name
+    assert hasattr(cls, "initial") == (kind in {"gate", "window", "detector", "follow"}), name

@@ -84,7 +84,8 @@ KINDS = {
     "pre": "Before the model ([[pre]] of a model, or of a pipeline, which come first)",
     "decoder": "Decoders: what outputs mean ([decoder] of a model)",
     "detector": "Detectors: find things without a model ([detector] of a pipeline)",
-    "post": "Behind the model ([[post]] of a pipeline)",
+    "post": "Behind the model, view by view ([[post]] of a model, or of a pipeline, which come last)",
+    "follow": "Behind the model, from view to view ([[post]] too, in any order with the others)",
 }
 
 

@@ -166,6 +166,7 @@ class Table:
     window: dict[str, Any] | None = None
     pre: tuple[dict[str, Any], ...] = ()
     decoder: dict[str, Any] | None = None
+    post: tuple[dict[str, Any], ...] = ()
     golden: tuple[Golden, ...] = ()
     accuracy: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -195,6 +196,7 @@ class Manifest:
     origin: str = ""
     training: str = ""
     budget: Budget = Budget()
+    post: tuple[Step, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"

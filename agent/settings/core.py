@@ -97,7 +97,7 @@ class PipelineConfig:
     detector: dict[str, Any] | None = None
     """[detector]: a step that finds things without a model."""
     post: tuple[dict[str, Any], ...] = ()
-    """[[post]]: steps that drop or rewrite findings."""
+    """[[post]]: steps that drop, rewrite or follow findings."""
     rule: tuple[RuleConfig, ...] = ()
     """[[rule]]: what makes an event."""
 

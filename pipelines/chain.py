@@ -1,0 +1,42 @@
+"""What happens to findings behind a decoder: a list of steps, of which some remember what they saw.
+
+Owns the order of the steps and the state that they carry. Knows no step: it asks each whether it follows (see
+`pipelines.Follow`) or looks at one view alone (`pipelines.Post`).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agent.records import Finding, View
+from pipelines import Follow, Post, make_step
+
+
+def make_posts(tables: Iterable[Mapping[str, Any]], where: str) -> tuple[Post | Follow, ...]:
+    """The steps of the `[[post]]` tables of the file `where`. Raises ConfigError."""
+    return tuple(make_step("post", table, f"{where} [[post]] #{i}") for i, table in enumerate(tables, 1))
+
+
+class Chain:
+    """Steps behind a decoder and what they remember: one stream's, not to be shared."""
+
+    def __init__(self, steps: tuple[Post | Follow, ...]) -> None:
+        self._steps = steps
+        self.state: tuple[Any, ...] = ()
+        """One entry per step, None for a step that remembers nothing; frozen, so that it may be kept."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        self.state = tuple(step.initial() if isinstance(step, Follow) else None for step in self._steps)
+
+    def __call__(self, findings: tuple[Finding, ...], view: View) -> tuple[Finding, ...]:
+        """What is left of the findings of `view`, the next one of the stream, and what the steps add."""
+        states = []
+        for step, state in zip(self._steps, self.state, strict=True):
+            if isinstance(step, Follow):
+                after, findings = step(state, findings, view)
+            else:
+                after, findings = None, step(findings)
+            states.append(after)
+        self.state = tuple(states)
+        return findings
