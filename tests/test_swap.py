@@ -356,3 +356,15 @@ def test_a_pipeline_that_had_no_sample_during_the_trial_follows_its_verdict(rig,
     agent.drained()
     assert {result.model.version for _, result in agent.results if result.pipeline == "q"} == {left}
     assert [swap.after.version for swap in agent.swaps if swap.pipeline == "q"] == (["1.1.0"] if kind == "good" else [])
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "1.1.0", "1.2.0"])
+def test_a_version_asked_for_is_taken_from_wherever_it_lies(rig, tmp_path, version):
+    """The factory's, the way back or the active one."""
+    (tmp_path / "depot").mkdir()
+    for made in ("1.1.0", "1.2.0"):
+        pick = publish(tmp_path / "depot", write_candidate(tmp_path / made, "good", made), made)
+        change(tmp_path / "depot", lambda state, pick=pick: state.activate("letters", pick))
+    agent = rig(more=f'version = "{version}"')
+    agent.until(lambda: len(agent.results) > 5)
+    assert set(agent.versions()) == {version}
