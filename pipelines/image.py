@@ -16,12 +16,10 @@ from agent.errors import CaptureError, ConfigError, ModelError
 from agent.records import Array, View
 from agent.strict import Range
 from pipelines.imagefile import check_size, image_size
-from pipelines.pixels import each, extent_px, need_picture
+from pipelines.pixels import Box, Unit, check_box, each, extent_px, need_picture, pixel_box
 
 Interpolation = Literal["nearest", "linear", "area", "cubic"]
 Pixels = Annotated[int, Range(1, 8192)]
-Box = tuple[float, float, float, float]
-Unit = Literal["px", "fraction"]
 
 _FLAGS = {
     "nearest": cv2.INTER_NEAREST,
@@ -122,10 +120,10 @@ class Crop:
     unit: Unit = "px"
 
     def __post_init__(self) -> None:
-        _check_box(self.box, self.unit)
+        check_box(self.box, self.unit)
 
     def __call__(self, view: View, /) -> View:
-        left, top, right, bottom = _pixel_box(self.box, self.unit, extent_px(view, "crop"), "crop")
+        left, top, right, bottom = pixel_box(self.box, self.unit, extent_px(view, "crop"), "crop")
         data = each(view, lambda image: image[top:bottom, left:right])
         return _moved(view, data, offset=(left, top))
 
@@ -144,28 +142,6 @@ class CentreCrop:
         left, top = (old_width - width) // 2, (old_height - height) // 2
         data = each(view, lambda image: image[top : top + height, left : left + width])
         return _moved(view, data, offset=(left, top))
-
-
-@dataclass(frozen=True, slots=True)
-class Mask:
-    """Paints boxes over: what they cover reaches no model, no cache and no event."""
-
-    boxes: Annotated[tuple[Box, ...], Range(1, 64)]
-    unit: Unit = "px"
-    fill: Annotated[int, Range(0, 255)] = 0
-
-    def __post_init__(self) -> None:
-        for box in self.boxes:
-            _check_box(box, self.unit)
-
-    def __call__(self, view: View, /) -> View:
-        extent = extent_px(view, "mask")
-        painted = np.array(view.data)
-        for box in self.boxes:
-            left, top, right, bottom = _pixel_box(box, self.unit, extent, "mask")
-            rows = painted[:, top:bottom] if view.cells else painted[None, top:bottom]
-            rows[:, :, left:right] = self.fill
-        return replace(view, data=painted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +165,13 @@ class Cells:
         if bool(self.boxes) == bool(self.rows and self.columns):
             raise ValueError("give either 'boxes' or both 'rows' and 'columns'")
         for box in self.boxes:
-            _check_box(box, self.unit)
+            check_box(box, self.unit)
 
     def __call__(self, view: View, /) -> View:
         if view.cells:
             raise ModelError("step 'cells': the view has cells already: use the step once")
         extent = extent_px(view, "cells")
-        boxes = [self._widened(_pixel_box(b, self.unit, extent, "cells"), extent) for b in self.boxes or ()]
+        boxes = [self._widened(pixel_box(b, self.unit, extent, "cells"), extent) for b in self.boxes or ()]
         boxes = boxes or [self._widened(b, extent) for b in self._grid(extent)]
         images = [view.data[top:bottom, left:right] for left, top, right, bottom in boxes]
         data = np.stack([_resized(image, self.width_px, self.height_px, self.interpolation) for image in images])
@@ -234,6 +210,19 @@ class Colour:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if self.to == "rgb" else cv2.COLOR_BGR2GRAY)
 
 
+def regions(mask: Array, most: int) -> tuple[Array, list[tuple[int, int, int, int]]]:
+    """The largest `most` connected regions of a bool mask [height, width], corners touching counts as connected.
+
+    int32 [height, width] with 1 for the largest region, 2 for the next ..., 0 elsewhere; and their boxes in this order.
+    """
+    count, numbered, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    order = (1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable"))[:most]
+    renamed = np.zeros(count, np.int32)
+    renamed[order] = np.arange(1, len(order) + 1)
+    boxes = [(int(x), int(y), int(x + w), int(y + h)) for x, y, w, h in stats[order, :4]]
+    return renamed[numbered], boxes
+
+
 def source_box(view: View, box: tuple[float, ...]) -> Box:
     """A box of `view.data` (x1, y1, x2, y2) in source pixels."""
     (sx, sy), (ox, oy) = view.scale, view.offset
@@ -256,23 +245,3 @@ def _resized(image: Array, width: int, height: int, interpolation: str) -> Array
     if image.shape[:2] == (height, width):
         return image
     return cv2.resize(image, (width, height), interpolation=_FLAGS[interpolation])
-
-
-def _check_box(box: Box, unit: Unit) -> None:
-    left, top, right, bottom = box
-    if not (0 <= left < right and 0 <= top < bottom) or (unit == "fraction" and max(right, bottom) > 1):
-        limits = "from 0 to 1" if unit == "fraction" else "from 0"
-        raise ValueError(f"box {list(box)} must be [left, top, right, bottom], left < right, top < bottom, {limits}")
-
-
-def _pixel_box(box: Box, unit: Unit, extent: tuple[int, int], step: str) -> tuple[int, int, int, int]:
-    width, height = extent
-    across, down = (width, height) if unit == "fraction" else (1, 1)
-    left, right = round(box[0] * across), round(box[2] * across)
-    top, bottom = round(box[1] * down), round(box[3] * down)
-    picture = f"a picture of {width}x{height} pixels"
-    if right > width or bottom > height:
-        raise ConfigError(f"step '{step}': box {list(box)} lies outside {picture}: correct the box")
-    if left >= right or top >= bottom:
-        raise ConfigError(f"step '{step}': box {list(box)} is empty in {picture}: widen it")
-    return left, top, right, bottom

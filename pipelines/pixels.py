@@ -10,9 +10,12 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from agent.errors import ModelError
+from agent.errors import ConfigError, ModelError
 from agent.records import Array, View
 from agent.strict import Range
+
+Box = tuple[float, float, float, float]
+Unit = Literal["px", "fraction"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,3 +115,25 @@ def extent_px(view: View, step: str) -> tuple[int, int]:
 def each(view: View, change: Callable[[Array], Array]) -> Array:
     """The view's data with `change` applied to its picture, or to each of its cells."""
     return np.stack([change(cell) for cell in view.data]) if view.cells else change(view.data)
+
+
+def check_box(box: Box, unit: Unit) -> None:
+    """Raises ValueError unless `box` is one."""
+    left, top, right, bottom = box
+    if not (0 <= left < right and 0 <= top < bottom) or (unit == "fraction" and max(right, bottom) > 1):
+        limits = "from 0 to 1" if unit == "fraction" else "from 0"
+        raise ValueError(f"box {list(box)} must be [left, top, right, bottom], left < right, top < bottom, {limits}")
+
+
+def pixel_box(box: Box, unit: Unit, extent: tuple[int, int], step: str) -> tuple[int, int, int, int]:
+    """`box` in whole pixels of a picture of `extent`. Raises ConfigError, naming `step`, when it is not inside."""
+    width, height = extent
+    across, down = (width, height) if unit == "fraction" else (1, 1)
+    left, right = round(box[0] * across), round(box[2] * across)
+    top, bottom = round(box[1] * down), round(box[3] * down)
+    picture = f"a picture of {width}x{height} pixels"
+    if right > width or bottom > height:
+        raise ConfigError(f"step '{step}': box {list(box)} lies outside {picture}: correct the box")
+    if left >= right or top >= bottom:
+        raise ConfigError(f"step '{step}': box {list(box)} is empty in {picture}: widen it")
+    return left, top, right, bottom

@@ -1,5 +1,6 @@
 """Public detectors on real pictures and videos, through the agent's own steps: the boxes that people see."""
 
+import csv
 import hashlib
 import json
 import shutil
@@ -13,6 +14,7 @@ from agent.inference import Inference, open_model
 from agent.manifest import load_manifest
 from pipelines.boxes import iou
 from pipelines.image import decode_image, image_view
+from pipelines.segment import class_map
 from tests.realdata import MANIFESTS, ROOT, case, inference, needed
 
 pytestmark = needed
@@ -175,3 +177,48 @@ def test_exactly_one_worker_is_seen(tmp_path, capsys):
     assert list(found) == list(range(0, recorded["frames"], 2))
     share = np.mean([labels.count("person") == 1 for labels in found.values()])
     assert share == pytest.approx(recorded["frac_frames_with_exactly_1_person"], abs=recorded["tol"])
+
+
+def test_a_bird_is_cut_out_of_its_picture():
+    """o12: the class map overlaps the published mask as recorded, and the finding says what the map shows."""
+    recorded, infer = case("o12-deeplab-dm05"), inference("deeplab")
+    picture, mask_file = (ROOT / name for name in recorded["inputs"][:2])
+    inferred = infer(image_view(decode_image(picture.read_bytes(), picture.name)))
+    truth = palette_numbers(mask_file)
+    numbers = class_map(inferred.outputs["map"], "numbers", "none")[0]
+    bird, true = (numbers == 3) & (truth <= 20), truth == 3
+    overlap = (bird & true).sum() / (bird | true).sum()
+    assert overlap == pytest.approx(recorded["expected"]["iou_class3"], abs=recorded["expected"]["tol"])
+    assert overlap >= recorded["expected"]["min"]
+    (found,) = [f for f in inferred.findings if f.label == "bird"]
+    assert found.value == pytest.approx((numbers == 3).mean())
+    assert paired([found], [box_of(true)]) > 0.85
+
+
+def palette_numbers(path):
+    """The class numbers of a BMP with a palette, [height, width]: the bytes themselves, bottom row first."""
+    data = path.read_bytes()
+    start, width, height = (int.from_bytes(data[at : at + 4], "little") for at in (10, 18, 22))
+    assert int.from_bytes(data[28:30], "little") == 8
+    rows = np.frombuffer(data, np.uint8, (width + 3) // 4 * 4 * height, start).reshape(height, -1)
+    return rows[::-1, :width].astype(int)
+
+
+def box_of(mask):
+    x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    return float(x[0]), float(y[0]), float(x[-1] + 1), float(y[-1] + 1)
+
+
+def test_the_pose_of_one_person_is_read():
+    """o13: seventeen points, each within the recorded distance of its published place."""
+    recorded, infer = case("o13-movenet"), inference("movenet")
+    picture, reference = (ROOT / name for name in recorded["inputs"])
+    view = image_view(decode_image(picture.read_bytes(), picture.name))
+    found = {f.label: f.box for f in infer(view).findings}
+    with reference.open() as file:
+        rows = list(csv.DictReader(file))
+    published = np.array([[float(row["keypoint_x"]), float(row["keypoint_y"])] for row in rows])
+    made = np.array([found[label][:2] for label in infer.manifest.labels]) / view.size
+    assert len(published) == 17
+    assert np.abs(made - published).max() <= recorded["expected"]["max_abs_xy_error"]
+    assert found["person"] == pytest.approx((*made.min(0) * view.size, *made.max(0) * view.size))

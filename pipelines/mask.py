@@ -1,0 +1,105 @@
+"""Privacy masks: parts of a picture that nobody gets to see. The step `mask`, and `paint`, which sources use.
+
+A mask paints one flat colour, because a blurred or coarsened face can be told again. Where it sits decides what it
+protects: as `[sources.NAME.mask]` it is burned into every picture before anything else of the agent has it (gates,
+models, cache, snapshots, recordings of recent input, events); as a `[[pre]]` step it only keeps its model from
+looking there. Refuses masks that would cover nothing, and boxes that do not lie in the picture.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Annotated
+
+import numpy as np
+
+from agent.errors import ConfigError
+from agent.records import Array, View
+from agent.strict import Range
+from pipelines.geometry import Point, Polygon, area, cover
+from pipelines.pixels import Box, Unit, check_box, extent_px, pixel_box
+
+Corners = Annotated[tuple[Point, ...], Range(3, 64)]
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Paints boxes and polygons over: what they cover reaches no model, no cache and no event of this pipeline.
+
+    To keep it from snapshots and recordings too, give the source the mask: [sources.NAME.mask].
+    """
+
+    boxes: Annotated[tuple[Box, ...], Range(0, 64)] = ()
+    polygons: Annotated[tuple[Corners, ...], Range(0, 64)] = ()
+    """Each a list of corners [x, y]; every pixel that one touches is painted."""
+    unit: Unit = "px"
+    fill: Annotated[int, Range(0, 255)] = 0
+
+    def __post_init__(self) -> None:
+        if not self.boxes and not self.polygons:
+            raise ValueError("give 'boxes' or 'polygons': this mask covers nothing")
+        for box in self.boxes:
+            check_box(box, self.unit)
+        check_polygons(self.polygons, 1.0 if self.unit == "fraction" else None)
+
+    def __call__(self, view: View, /) -> View:
+        extent = extent_px(view, "mask")
+        boxes = [pixel_box(box, self.unit, extent, "mask") for box in self.boxes]
+        shapes = tuple(_in_pixels(polygon, self.unit, extent) for polygon in self.polygons)
+        painted = np.array(view.data)
+        for cell in painted if view.cells else (painted,):
+            for left, top, right, bottom in boxes:
+                cell[top:bottom, left:right] = self.fill
+            _cover(cell, shapes, self.fill)
+        return replace(view, data=painted)
+
+
+def paint(image: Array, polygons: tuple[Polygon, ...], fill: int) -> Array:
+    """A read-only copy of a picture, uint8 [height, width] or [height, width, 3], with polygons painted over.
+
+    `polygons` in fractions of the picture, so that a camera that changes its resolution is masked in the same places.
+    """
+    height, width = image.shape[:2]
+    painted = np.array(image)
+    _cover(painted, tuple(_in_pixels(polygon, "fraction", (width, height)) for polygon in polygons), fill)
+    painted.flags.writeable = False
+    return painted
+
+
+def check_polygons(polygons: Sequence[Polygon], most: float | None) -> None:
+    """Raises ValueError unless each has an area and lies within 0 .. `most`."""
+    for polygon in polygons:
+        numbers = [number for corner in polygon for number in corner]
+        if min(numbers) < 0 or (most is not None and max(numbers) > most):
+            limits = "from 0" if most is None else f"from 0 to {most:g}"
+            raise ValueError(f"polygon {[list(corner) for corner in polygon]} must have corners [x, y] {limits}")
+        if area(polygon) == 0:
+            raise ValueError(f"polygon {[list(corner) for corner in polygon]} has no area: it would cover nothing")
+
+
+def _in_pixels(polygon: Polygon, unit: str, extent: tuple[int, int]) -> Polygon:
+    width, height = extent
+    if unit == "fraction":
+        return tuple((x * width, y * height) for x, y in polygon)
+    if max(x for x, _ in polygon) > width or max(y for _, y in polygon) > height:
+        corners, picture = [list(corner) for corner in polygon], f"{width}x{height} pixels"
+        raise ConfigError(f"step 'mask': polygon {corners} lies outside a picture of {picture}: correct it")
+    return polygon
+
+
+def _cover(image: Array, polygons: tuple[Polygon, ...], fill: int) -> None:
+    height, width = image.shape[:2]
+    for top, left, inside in _covers(polygons, width, height):
+        image[top : top + inside.shape[0], left : left + inside.shape[1]][inside] = fill
+
+
+@lru_cache(maxsize=16)
+def _covers(polygons: tuple[Polygon, ...], width: int, height: int) -> tuple[tuple[int, int, Array], ...]:
+    """Per polygon where its cut-out of the picture begins, top and left, and bool [h, w] which pixels it touches."""
+    made = []
+    for polygon in polygons:
+        touched = cover(polygon, width, height)
+        rows, columns = np.flatnonzero(touched.any(axis=1)), np.flatnonzero(touched.any(axis=0))
+        top, left = int(rows[0]), int(columns[0])
+        made.append((top, left, touched[top : rows[-1] + 1, left : columns[-1] + 1].copy()))
+    return tuple(made)
