@@ -17,6 +17,8 @@ from agent.strict import Match, Range
 Mode = Literal["live", "shadow"]
 BAD_LIMIT: Final = 16
 """Versions that are remembered as bad, per model; the oldest is forgotten first."""
+MODELS_LIMIT: Final = 256
+"""Models that the record may know before a pin of yet another name is refused: names cost nothing to invent."""
 _VERSION = r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]{1,32})?"
 
 
@@ -124,10 +126,11 @@ class State:
         return self.agent if name == AGENT else self.models.get(name, ModelState())
 
     def changed(self, name: str, model: ModelState) -> Self:
-        """The record with another entry for `name`."""
+        """The record with another entry for `name`; one that says nothing is left out."""
         if name == AGENT:
             return replace(self, agent=model)
-        return replace(self, models={**self.models, name: model})
+        others = {other: known for other, known in self.models.items() if other != name}
+        return replace(self, models=others if model == ModelState() else {**others, name: model})
 
     @property
     def trials(self) -> tuple[tuple[str, Trial], ...]:
@@ -209,8 +212,10 @@ class State:
         return self.changed(name, replace(model, active=pick, good=good, trial=None, bad=bad, floor=floor))
 
     def pin(self, name: str) -> Self:
-        """What is active stays; a trial ends without a word against it."""
+        """What is active stays; a trial ends without a word against it. Raises UpdateError: too many names."""
         model = self.model(name)
+        if model == ModelState() and len(self.models) >= MODELS_LIMIT:
+            raise UpdateError(f"{name}: {MODELS_LIMIT} models are in the record already: unpin those that are not used")
         return self.changed(name, replace(model, pinned=model.active or FACTORY, trial=None))
 
     def unpin(self, name: str) -> Self:

@@ -113,6 +113,8 @@ class Writer:
             state, generation=self.state.generation + 1, damaged="", repaired=self.state.damaged or state.damaged
         )
         data = encode(following)
+        if len(data) > LIMIT_BYTES:  # nobody could read it again, and every model would be the factory's
+            raise UpdateError(f"{self.folder / RECORD}: it would be larger than {LIMIT_BYTES} bytes: unpin some models")
         try:
             self._keep_damaged()
             self._catch_up()

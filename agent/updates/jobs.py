@@ -27,6 +27,8 @@ BOOK_LIMIT: Final = 200
 BOOK_DAYS: Final = 30
 """So long it remembers them even when there are more, days: a repeated id must not run twice."""
 TICK_S: Final = 1.0
+OWN_DETAILS: Final = frozenset({"generation", "resumed", "mode"})
+"""Of a progress's detail: what the updater counts and decides. A job that brings it along is refused."""
 _ID: Final = "[A-Za-z0-9_.-]{1,64}"
 _MODEL: Final = "|@agent|[a-z0-9][a-z0-9._-]{0,63}"
 
@@ -46,6 +48,11 @@ class Job:
     text: Annotated[str, Range(0, 2000)] = ""
     detail: dict[str, Any] = field(default_factory=dict)
     """JSON values that go into the progress: counts of a probation, disagreements, who asked."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a detail that only the updater knows."""
+        if forged := OWN_DETAILS & self.detail.keys():
+            raise ValueError(f"detail holds what the updater itself writes: {', '.join(sorted(forged))}")
 
     def encode(self) -> bytes:
         """One JSON object."""
@@ -98,6 +105,8 @@ def waiting(spool: Path) -> Iterator[tuple[Path, Job | UpdateError]]:
     """Every job in the spool, the oldest first, or why a file is none."""
     for path in sorted(spool.glob("*.json"), key=_age):
         try:
+            if path.is_symlink():
+                raise UpdateError(f"{path}: this is a link: a job is a plain file", "REJECTED_UNSUPPORTED")
             job = Job.decode(read_limited(path, JOB_LIMIT_BYTES), str(path))
             yield path, job if job.id == path.stem else UpdateError(f"{path}: it holds the job {job.id}: wrong name")
         except FileNotFoundError:
@@ -190,8 +199,8 @@ class Track:
         """Called with every change, for who looks on."""
         self._book, self._mono_s, self._ticked_s = book, mono_s, 0.0
 
-    def move(self, status: Status, text: str = "", **detail: Any) -> None:
-        """The next state, durably. Raises UpdateError."""
+    def move(self, status: Status, text: str = "", /, **detail: Any) -> None:
+        """The next state, durably; the keys of `detail` may be any. Raises UpdateError."""
         self._write(durable=True, status=status, text=text, reason="", detail={**self.progress.detail, **detail})
 
     def tick(self, done_bytes: int, total_bytes: int) -> bool:
@@ -202,7 +211,7 @@ class Track:
         self._write(durable=False, done_bytes=done_bytes, total_bytes=total_bytes)
         return True
 
-    def fail(self, error: UpdateError, **detail: Any) -> None:
+    def fail(self, error: UpdateError, /, **detail: Any) -> None:
         """The end, and why."""
         told = {**self.progress.detail, **detail}
         self._write(durable=True, status="failed", reason=error.reason, text=str(error)[:2000], detail=told)

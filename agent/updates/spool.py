@@ -1,6 +1,8 @@
 """The spool's light work: verdicts, ways back, pins. In a moment, without network, beside a download."""
 
 import logging
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from agent.errors import UpdateError
@@ -18,7 +20,7 @@ def work_local(folder: Path, spool: Path, book: Book) -> list[Job]:
     for path, job in waiting(spool):
         if isinstance(job, UpdateError):
             log.error("update job=%s refused=%s", path.name, job)
-            path.unlink(missing_ok=True)
+            _put_away(path)
         elif job.do == "verdict" or (job.do in LOCAL and book.get(job.id) is None):
             work(folder, book, job)
             taken(spool, job.id)
@@ -31,3 +33,12 @@ def work_local(folder: Path, spool: Path, book: Book) -> list[Job]:
     if changed:
         follow(folder, book)
     return left
+
+
+def _put_away(path: Path) -> None:
+    """Whatever it is: what keeps the name of a job starts the updater for ever. A folder only loses its name."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        with suppress(OSError):
+            path.rename(path.with_name(f"{path.name}.refused-{time.time_ns():x}"))
