@@ -55,14 +55,13 @@ class Mask:
 
 
 def paint(image: Array, polygons: tuple[Polygon, ...], fill: int) -> Array:
-    """A read-only copy of a picture, uint8 [height, width] or [height, width, 3], with polygons painted over.
+    """A picture, uint8 [height, width] or [height, width, 3], with polygons painted over; in place where it can be.
 
     `polygons` in fractions of the picture, so that a camera that changes its resolution is masked in the same places.
     """
     height, width = image.shape[:2]
-    painted = np.array(image)
+    painted = image if image.flags.writeable else np.array(image)
     _cover(painted, tuple(_in_pixels(polygon, "fraction", (width, height)) for polygon in polygons), fill)
-    painted.flags.writeable = False
     return painted
 
 

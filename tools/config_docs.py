@@ -148,6 +148,7 @@ def page() -> str:
     parts.append(table(envelope.DeviceTrust, "[[reader.device]]"))
     parts.append("## Sources: [sources.NAME]\n\nThe key `kind` chooses; docs/capture.md shows each with an example.\n")
     parts += [table(cls, f'kind = "{tag}"', frozenset({"kind"})) for tag, cls in tagged(capture.SourceConfig)]
+    parts.append(table(capture.MaskConfig, "[sources.NAME.mask]"))
     parts.append(table(capture.SysfsChannel, "[[sources.NAME.channels]]"))
     parts.append(table(capture.LineFormat, "[sources.NAME.lines]"))
     parts.append(table(capture.PcmFormat, "[sources.NAME.pcm]"))

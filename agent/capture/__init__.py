@@ -6,8 +6,9 @@ reads a source loops `read` -> inbox, and on CaptureError closes, waits (`agent.
 """
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from agent.capture.source import EndOfStream, Source, Stamp
 from agent.clock import Clock
 from agent.errors import CaptureError
 from agent.inbox import Policy
-from agent.records import Modality, Sample
+from agent.records import Array, Modality, Sample
 from agent.settings.capture import (
     ExecConfig,
     LinesConfig,
@@ -28,11 +29,13 @@ from agent.settings.capture import (
     UrlConfig,
     V4l2Config,
 )
+from pipelines.mask import paint
 
 __all__ = ["EndOfStream", "Source", "file_samples", "file_source", "inbox_limits", "modality_of", "open_source"]
 
 _AUDIO_INBOX_S = 2.0
 _WITHOUT_SOUND = (V4l2Config, SysfsConfig, LoadConfig, LinesConfig, SerialConfig)
+_WITH_PICTURES = (V4l2Config, UrlConfig, ExecConfig, ReplayConfig)
 _OUTPUTS: dict[str, Modality] = {"frames": "image", "y4m": "image", "pcm": "audio", "lines": "series"}
 _SUFFIXES: dict[str, Modality] = {
     ".wav": "audio", ".csv": "series", ".tsv": "series", ".txt": "series", ".log": "series", ".json": "series",
@@ -54,7 +57,7 @@ _OPENERS: dict[type[SourceConfig], str] = {
 def open_source(name: str, config: SourceConfig, clock: Clock, first_seq: int = 0) -> Source:
     """Open the source `name`. Raises CaptureError, within the deadlines of `config`, when that is not possible."""
     module, _, attribute = _OPENERS[type(config)].partition(":")
-    stamp = Stamp(name, clock, first_seq, replay=isinstance(config, ReplayConfig))
+    stamp = Stamp(name, clock, first_seq, replay=isinstance(config, ReplayConfig), mask=_mask_of(config))
     opened: Source = getattr(importlib.import_module(module), attribute)(config, stamp)
     return opened
 
@@ -70,7 +73,12 @@ def file_source(
     from agent.capture.replay import Replay
 
     config = replace(settings or ReplayConfig(path=path), path=path, modality=modality, speed="max", loop=False)
-    return Replay(config, Stamp(path.name, clock, replay=True), strict=True)
+    return Replay(config, Stamp(path.name, clock, replay=True, mask=_mask_of(config)), strict=True)
+
+
+def _mask_of(config: SourceConfig) -> Callable[[Array], Array] | None:
+    mask = config.mask if isinstance(config, _WITH_PICTURES) else None
+    return None if mask is None else partial(paint, polygons=mask.polygons, fill=mask.fill)
 
 
 def file_samples(

@@ -4,7 +4,7 @@ Rules: a source is used by one thread and starts none. `read` returns within its
 hands out the same array twice. Everything between the device and the sample that can hang has a deadline.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -59,11 +59,20 @@ class Closing:
 class Stamp:
     """Numbers and times the samples of one source.
 
-    `first_seq` goes on where the source was when it broke: the first sample then carries `gap`.
+    `first_seq` goes on where the source was when it broke: the first sample then carries `gap`. `mask` paints over
+    what nobody may see; here, because no sample is made anywhere else, so that none can get around it.
     """
 
-    def __init__(self, name: str, clock: Clock, first_seq: int = 0, replay: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        first_seq: int = 0,
+        replay: bool = False,
+        mask: Callable[[Array], Array] | None = None,
+    ) -> None:
         self.name = name
+        self._mask = mask
         self.clock = clock
         self.seq = first_seq
         self._replay = replay
@@ -83,7 +92,14 @@ class Stamp:
         rate_hz: float = 0.0,
         channels: tuple[Channel, ...] = (),
     ) -> Sample:
-        """Make the next sample. `age_s`: how long ago it began. `t_s`: stream position; None = the monotonic time."""
+        """Make the next sample. `age_s`: how long ago it began. `t_s`: stream position; None = the monotonic time.
+
+        Raises CaptureError when there is a mask and the sample is no picture.
+        """
+        if self._mask is not None:
+            if modality != "image":
+                raise CaptureError(f"source {self.name} has a mask but delivers {modality}: take the mask out")
+            data = self._mask(data)
         data.flags.writeable = False
         mono_s = self.clock.mono_s() - age_s
         seq, gap = self.seq, self._gap

@@ -76,11 +76,17 @@ def _pipeline_file(name: str, config: Config | None) -> PipelineFile:
 
 
 def _settings_of(file: PipelineFile, config: Config | None, path: Path | None) -> ReplayConfig | None:
-    """The pipeline's own source when it is a recording too: its rates and columns count here as well."""
+    """The pipeline's own source when it is a recording too: its rates and columns count here as well.
+
+    Of any other source the mask counts: what a pipeline may not see it does not see in a recording.
+    """
     if config is None or path is None:
         return None
     source = load_sources(config, path)[0].get(file.config.source)
-    return source if isinstance(source, ReplayConfig) else None
+    if source is None or isinstance(source, ReplayConfig):
+        return source
+    mask = getattr(source, "mask", None)
+    return ReplayConfig(path=path, mask=mask) if mask else None
 
 
 def _lines(

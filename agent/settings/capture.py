@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from agent.strict import Match, Range
+from pipelines.mask import Corners, check_polygons
 
 Timeout = Annotated[float, Range(0.05, 3600)]
 Size = Annotated[int, Range(0, 16384)]
@@ -52,6 +53,19 @@ class PcmFormat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MaskConfig:
+    """Privacy mask, burned into every picture of the source before anything else of the agent has it."""
+
+    polygons: Annotated[tuple[Corners, ...], Range(1, 64)]
+    """Each a list of corners [x, y] in fractions of the picture, 0 to 1: [0, 0] is its upper left corner."""
+    fill: Annotated[int, Range(0, 255)] = 0
+    """Grey level that is painted."""
+
+    def __post_init__(self) -> None:
+        check_polygons(self.polygons, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class V4l2Config:
     """A camera of this machine: USB, or anything with a /dev/video node that delivers pictures."""
 
@@ -68,6 +82,8 @@ class V4l2Config:
     """At most so many frames per second are delivered, 0 = all."""
     max_megapixels: Megapixels = 64.0
     """A larger frame is refused, megapixels."""
+    mask: MaskConfig | None = None
+    """Parts of the picture that nobody gets to see, [sources.NAME.mask]."""
     read_timeout_s: Timeout = 5.0
     """Without a frame for so long the camera counts as broken and is opened again."""
 
@@ -103,10 +119,16 @@ class UrlConfig:
     """Audio only: rate delivered."""
     max_megapixels: Megapixels = 64.0
     """A larger frame is refused, megapixels."""
+    mask: MaskConfig | None = None
+    """Parts of the picture that nobody gets to see, [sources.NAME.mask]."""
     open_timeout_s: Timeout = 15.0
     """Seconds until the first sample."""
     read_timeout_s: Timeout = 10.0
     """Seconds between samples."""
+
+    def __post_init__(self) -> None:
+        if self.mask and self.modality != "image":
+            raise ValueError("a mask needs modality = 'image': sound has no place that could be painted over")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +163,8 @@ class ExecConfig:
     """When the command exits with status 0: start it again, or take it as the end of the recording."""
     max_megapixels: Megapixels = 64.0
     """A larger frame is refused, megapixels."""
+    mask: MaskConfig | None = None
+    """Parts of the picture that nobody gets to see, [sources.NAME.mask]."""
     open_timeout_s: Timeout = 15.0
     """Seconds until the first sample."""
     read_timeout_s: Timeout = 10.0
@@ -151,6 +175,8 @@ class ExecConfig:
     def __post_init__(self) -> None:
         if self.output == "frames" and not (self.width and self.height):
             raise ValueError("output = 'frames' needs 'width' and 'height': raw frames do not carry their size")
+        if self.mask and self.output not in ("frames", "y4m"):
+            raise ValueError(f"output = '{self.output}' has no pictures that a mask could be painted on")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +301,8 @@ class ReplayConfig:
     """CSV and JSON lines: what they hold."""
     max_megapixels: Megapixels = 64.0
     """A larger picture is refused before it is decoded."""
+    mask: MaskConfig | None = None
+    """Parts of the picture that nobody gets to see, [sources.NAME.mask]."""
 
 
 SourceConfig = (
