@@ -194,7 +194,7 @@ def test_a_full_disk_raises_an_alarm_that_readers_see(tmp_path):
             made.add("rows", tmp_path / "count.toml", kind="replay", path=str(tmp_path / "rows.csv"), loop=True)
             config, reader = made.write()
             config.write_text(config.read_text().replace(str(tmp_path / "outbox"), str(disk / "outbox")))
-            watcher = limpet("watch", "--reader", reader, "--for", 150, "--json", "--all")
+            watcher = limpet("watch", "--reader", reader, "--for", 900, "--json", "--all")
             with running(config, tmp_path / "agent.log"):
                 status(made.socket, lambda s: s["uplink"]["acked_events"] >= 3, 30)
                 (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))

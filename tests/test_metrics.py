@@ -124,12 +124,20 @@ def test_no_increment_is_lost_between_threads():
     assert "b_seconds_sum 160000\n" in registry.text()
 
 
-def test_counting_costs_about_a_microsecond_at_most():
-    """The best of several rounds: the machine may be busy, the code may not."""
-    registry = Registry()
+def test_counting_costs_little_more_than_a_lock():
+    """Against a bare addition under a lock, round by round: the machine may be busy, and is so for both."""
+    registry, lock, total = Registry(), threading.Lock(), [0]
     counter, summary = registry.counter("a_total", "A.").at(), registry.summary("b_seconds", "B.").at()
-    assert min(timeit.repeat(counter.inc, number=10_000, repeat=7)) / 10_000 < 1e-6
-    assert min(timeit.repeat(lambda: summary.observe(1.0), number=10_000, repeat=7)) / 10_000 < 2e-6
+
+    def bare():
+        with lock:
+            total[0] += 1
+
+    def ratio(timed):
+        return min(timeit.timeit(timed, number=5000) / timeit.timeit(bare, number=5000) for _ in range(9))
+
+    assert ratio(counter.inc) < 8
+    assert ratio(lambda: summary.observe(1.0)) < 16
 
 
 def test_labels_cannot_grow_without_bound():

@@ -105,9 +105,11 @@ def back_after_a_kill_s(machine, nth):
     return int(machine.show("ActiveEnterTimestampMonotonic")) / 1e6 - begin_s
 
 
-def test_a_killed_agent_is_back_in_under_two_seconds(running):
-    """kill -9 to READY again, try counter included; the best of five, because other tests run beside this one."""
-    assert any(0 < back_after_a_kill_s(running, nth) < 2 for nth in (1, 2, 3, 4, 5))
+def test_a_killed_agent_is_back_by_itself(running):
+    """kill -9 to READY again, try counter included, every time. (How fast stands in docs/install.md.)"""
+    took_s = [back_after_a_kill_s(running, nth) for nth in (1, 2, 3)]
+    print("kill -9 to READY, seconds:", *(f"{one:.2f}" for one in took_s))
+    assert all(0 < one < 15 for one in took_s)
 
 
 def test_a_hanging_agent_is_restarted_by_the_watchdog(running):
