@@ -106,6 +106,7 @@ STEPS: dict[str, dict[str, str]] = {
         "select": "pipelines.spectra:Select",
         "spectrum": "pipelines.spectra:Spectrum",
         "standardise": "pipelines.spectra:Standardise",
+        "waveform": "pipelines.audio_features:Waveform",
     },
     "decoder": {
         "box_anchors": "pipelines.detect_anchors:BoxAnchors",
@@ -119,6 +120,7 @@ STEPS: dict[str, dict[str, str]] = {
         "keyword": "pipelines.audio:Keyword",
         "reconstruction": "pipelines.anomaly:Reconstruction",
         "segments": "pipelines.segment:Segments",
+        "sounds": "pipelines.sound_events:Sounds",
     },
     "detector": {
         "streaming_zscore": "pipelines.anomaly:StreamingZScore",
@@ -129,7 +131,11 @@ STEPS: dict[str, dict[str, str]] = {
         "min_score": "pipelines.findings:MinScore",
         "top": "pipelines.findings:Top",
     },
-    "follow": {},
+    "follow": {
+        "smooth": "pipelines.sound_events:Smooth",
+        "spans": "pipelines.voice:Spans",
+        "words": "pipelines.wakeword:Words",
+    },
 }
 """kind -> name in TOML -> "module:Class"."""
 

@@ -1,7 +1,7 @@
 """Front ends of speech and sound models: log-mel spectrograms and mel-frequency cepstral coefficients.
 
-Owns: the pre steps `log_mel` and `mfcc`. Every parameter in which public models differ is a key, named as the field
-names it; tests/manifests holds the settings of some well-known front ends.
+Owns: the pre steps `log_mel`, `mfcc` and `waveform`. Every parameter in which public models differ is a
+key, named as the field names it; tests/manifests holds the settings of some well-known front ends.
 Rules: all arithmetic is float32 on whole arrays; tables (`pipelines.mel`) are computed once per setting. Everything
 takes leading dimensions too, so that a training program runs the very code that the device runs.
 """
@@ -200,6 +200,25 @@ class Mfcc(MelSpectrum):
     def mfcc(self, samples: Array) -> Array:
         """[..., n] samples -> [..., frames, coefficients] float32. Raises ConfigError when there are too few."""
         return self.log_mel(samples) @ cosines(self.mel_bins, self.coefficients, self.dct_norm, self.lifter)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waveform:
+    """Pre: samples as numbers, float32 [samples], for models with a front end of their own."""
+
+    sample_scale: Literal["unit", "int16"] = "unit"
+    """unit: int16 samples are divided by 32768; int16: taken as the numbers they are."""
+    peak: Literal["none", "max_abs"] = "none"
+    """max_abs: divide the view by its largest magnitude (silence stays as it is)."""
+
+    def __call__(self, view: View, /) -> View:
+        if view.data.ndim != 1:
+            raise ConfigError(f"step 'waveform': the view is {list(view.data.shape)}: it needs [samples]: put it first")
+        x = view.data.astype(np.float32)
+        if self.sample_scale == "unit" and view.data.dtype == np.int16:
+            x *= np.float32(1 / FULL_SCALE)
+        top = np.abs(x).max(initial=0.0) if self.peak == "max_abs" else 0.0
+        return replace(view, data=x / top if top > 0 else x)
 
 
 @lru_cache(maxsize=32)

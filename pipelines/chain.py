@@ -4,7 +4,7 @@ Owns the order of the steps and the state that they carry. Knows no step: it ask
 `pipelines.Follow`) or looks at one view alone (`pipelines.Post`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from agent.records import Finding, View
@@ -21,6 +21,7 @@ class Chain:
 
     def __init__(self, steps: tuple[Post | Follow, ...]) -> None:
         self._steps = steps
+        self._calls = tuple(_following(step) for step in steps)
         self.state: tuple[Any, ...] = ()
         """One entry per step, None for a step that remembers nothing; frozen, so that it may be kept."""
         self.reset()
@@ -32,11 +33,15 @@ class Chain:
     def __call__(self, findings: tuple[Finding, ...], view: View) -> tuple[Finding, ...]:
         """What is left of the findings of `view`, the next one of the stream, and what the steps add."""
         states = []
-        for step, state in zip(self._steps, self.state, strict=True):
-            if isinstance(step, Follow):
-                after, findings = step(state, findings, view)
-            else:
-                after, findings = None, step(findings)
+        for call, state in zip(self._calls, self.state, strict=True):
+            after, findings = call(state, findings, view)
             states.append(after)
         self.state = tuple(states)
         return findings
+
+
+def _following(step: Post | Follow) -> Callable[..., tuple[Any, tuple[Finding, ...]]]:
+    """Every step as one that follows; asked once, because asking for a protocol takes longer than most steps."""
+    if isinstance(step, Follow):
+        return step
+    return lambda state, findings, view: (None, step(findings))
