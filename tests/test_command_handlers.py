@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from agent.app.errands import Errands
 from agent.clock import SystemClock
 from agent.commands import diagnostics, snapshot
 from agent.commands.configure import SetConfig
 from agent.commands.updates import Updates, operations
 from agent.config import Config
-from agent.errands import Errands
 from agent.errors import CommandError, UpdateError
 from agent.journal import Command
 from agent.logs import Redactor
@@ -114,6 +114,13 @@ def test_the_real_updater_takes_what_is_left_and_its_end_is_told(places, do, arg
     assert move.status == status, move
     assert bool(move.reason) == (status == "failed")
     assert not list(places[0].glob("*.json"))
+
+
+def test_only_an_admin_takes_back_what_the_device_has_learnt(places):
+    """activate lowers the floor and clears bad marks; the other operations on models do neither."""
+    table = operations(*places, 60.0)
+    assert {name for name, operation in table.items() if not operation.allows("technician")} == {"activate"}
+    assert table["activate"].allows("admin")
 
 
 def test_arguments_name_models_and_versions_and_nothing_else(places):

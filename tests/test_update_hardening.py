@@ -6,7 +6,7 @@ import os
 import pytest
 
 from agent.depot import Writer, read_state
-from agent.depot.record import MODELS_LIMIT
+from agent.depot.record import FACTORY, MODELS_LIMIT
 from agent.depot.state import LIMIT_BYTES
 from agent.errors import UpdateError
 from agent.updates.jobs import Book, Job, drop
@@ -109,6 +109,26 @@ def test_names_of_models_that_nobody_has_fill_no_record(device):
     assert not [name for name in models if name.startswith("nor-this")]
     assert device.book.get(f"flood-{MODELS_LIMIT + 19}").status == "failed"
     device.still_well()
+
+
+def test_a_pin_brings_back_nothing_old_and_nothing_bad(device):
+    """A technician may pin; lowering the floor and forgetting what went wrong takes an admin's activate."""
+    with Writer(device.depot) as writer:
+        state = writer.state.activate(NAME, pick(OLD)).refuse(NAME, pick(0), "it went wrong")
+        writer.save(state)
+    depot_life.bring(device.depot, 0)
+    for version, status in (("1.0.0", "failed"), ("factory", "successful")):
+        device.forge(f"pin-{version}", version=version)
+        device.work()
+        assert device.book.get(f"pin-{version}").status == status
+    model = read_state(device.depot).model(NAME)
+    assert (model.floor, model.pinned) == ("1.1.0", FACTORY)
+    assert model.is_bad(pick(0))
+    device.forge("a-unpin", do="unpin")
+    device.work()
+    device.forge("back", version="1.1.0")  # the way back is open
+    device.work()
+    assert read_state(device.depot).model(NAME).pinned == pick(OLD)
 
 
 def test_a_record_that_could_not_be_read_again_is_not_written(device):

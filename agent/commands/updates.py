@@ -14,6 +14,7 @@ from agent.durable import read_limited
 from agent.errors import CommandError, ConfigError
 from agent.journal import Command
 from agent.package.names import ModelName, Sha256, Version
+from agent.package.trust import Role
 from agent.progress import LIMIT_BYTES, Progress
 from agent.strict import Match
 from agent.updates.jobs import Do, Job, cancel, drop
@@ -107,7 +108,9 @@ def operations(spool: Path, depot: Path, update_s: float) -> dict[str, Operation
     times: dict[Any, float] = {"download": update_s + 3600.0}
 
     def made(do: Doing, args: type) -> Operation:
-        return Operation("technician", Updates(spool, depot, do), args, leads_back=do == "rollback", state_s=times)
+        # activate lowers the floor and forgets that a version went wrong here
+        role: Role = "admin" if do == "activate" else "technician"
+        return Operation(role, Updates(spool, depot, do), args, leads_back=do == "rollback", state_s=times)
 
     return {
         "update": made("update", UpdateArgs), "rollback": made("rollback", ChangeArgs), "pin": made("pin", ChangeArgs),

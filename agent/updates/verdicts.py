@@ -6,10 +6,12 @@ lost in a power cut is ended from what the record says (`settle`). Everything he
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from agent.depot import AGENT, Pick, State, Trial, Writer, burn_all, folder_of, present, read_state
+from agent.depot.record import ordered, refuse_trial
 from agent.errors import UpdateError
 from agent.progress import Progress
 from agent.updates.jobs import Book, Job, Track
@@ -120,7 +122,7 @@ def _changed(folder: Path, state: State, job: Job) -> State:
         case "rollback":
             return _back(folder, state, job)
         case "pin":
-            return _activated(folder, state, job).pin(job.model) if job.version else state.pin(job.model)
+            return _pinned(folder, state, job)
         case "unpin":
             return state.unpin(job.model)
     return _activated(folder, state, job)
@@ -139,6 +141,19 @@ def _back(folder: Path, state: State, job: Job) -> State:
         words = f"{job.model} {left} is no longer in the depot"
         raise UpdateError(f"{words}: activate another version, or 'factory'", "ROLLBACK_FAILED")
     return after
+
+
+def _pinned(folder: Path, state: State, job: Job) -> State:
+    """What runs stays, or another version that may run. Unlike `activate` it takes back nothing that was learnt here:
+    no floor falls and no version that went wrong is tried again, because a technician may ask for it."""
+    if not job.version:
+        return state.pin(job.model)
+    model, after = state.model(job.model), _activated(folder, state, job)
+    chosen = after.model(job.model)
+    if chosen.active and chosen.active != model.active:
+        refuse_trial(job.model, model, chosen.active, older=chosen.active == model.good)
+    floor = max(model.floor, chosen.floor, key=ordered)
+    return after.changed(job.model, replace(chosen, floor=floor, bad=model.bad)).pin(job.model)
 
 
 def _activated(folder: Path, state: State, job: Job) -> State:
