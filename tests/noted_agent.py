@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-import agent.app
-from agent.app import App
+import agent.app.app
+from agent.app.app import App
 from agent.cli import main
 from agent.supervisor import Lane
 
@@ -47,5 +47,5 @@ class NotedApp(App):
                 os.fsync(file.fileno())
 
 
-agent.app.App = NotedApp
+agent.app.app.App = NotedApp
 sys.exit(main(["run", "--config", CONFIG]))

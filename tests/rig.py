@@ -3,21 +3,21 @@
 import random
 import time
 
-from agent.assembly import make_pipeline
+from agent.app.assembly import make_pipeline
+from agent.app.shelf import Shelf
+from agent.app.succession import Place, Succession
+from agent.app.tidings import Tidings
 from agent.backoff import Backoff
 from agent.clock import SystemClock
 from agent.config import load_pipeline
 from agent.depot import read_state
 from agent.inbox import Inbox
 from agent.lanes import PipelineLane
-from agent.seat import Seat
 from agent.settings.runtime import CacheConfig, ModelsConfig
 from agent.settings.updates import UpdatesConfig
-from agent.shelf import Shelf
 from agent.stock import Stock, first_token
-from agent.succession import Place, Succession
 from agent.supervisor import Lane, Supervisor
-from agent.tidings import Tidings
+from agent.trial.seat import Seat
 from agent.updates.jobs import Book, drop, waiting
 from agent.updates.verdicts import judge
 from tests.candidates import PIPELINE, sample, write_candidate

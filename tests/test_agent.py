@@ -115,17 +115,17 @@ def test_after_a_kill_the_agent_resumes_with_its_outbox(place, tmp_path):
 HUNG = """
 import ctypes, sys
 from pathlib import Path
-from agent.app import App
+from agent.app.app import App
 from agent.cli import run as command
 from agent.supervisor import Lane
-import agent.app
+import agent.app.app
 
 class Hung(App):
     def _looking(self, store):
         yield from super()._looking(store)
         yield Lane("hung", lambda stop, beat: ctypes.CDLL(None).sleep(120), deadline_s=1.0)
 
-agent.app.App = Hung
+agent.app.app.App = Hung
 from agent.cli import main
 sys.exit(main(["run", "--config", sys.argv[1]]))
 """
@@ -241,7 +241,7 @@ def test_start_up_imports_nothing_that_the_configuration_does_not_use(tmp_path):
     script = """
 import sys
 from pathlib import Path
-from agent.app import App
+from agent.app.app import App
 App(Path(sys.argv[1]))._assemble()
 heavy = {"cv2", "onnxruntime", "ai_edge_litert", "tflite_runtime", "sounddevice", "serial", "rich", "sqlite_utils"}
 print(sorted(heavy & set(sys.modules)))

@@ -27,16 +27,12 @@ FLOORS = (
         "agent.runtime", "agent.store", "agent.updaterchild", "agent.uplink",
     },
     {
-        "agent.agreement", "agent.asking", "agent.attempt", "agent.commands", "agent.feed", "agent.golden",
-        "agent.inference", "agent.papers", "agent.pipeline", "agent.reading", "agent.reconfigure",
-        "agent.rehearsal", "agent.release", "agent.repository", "agent.seat", "agent.skeleton", "agent.stock",
-        "agent.technician", "agent.trial", "agent.updates", "agent.views",
+        "agent.commands", "agent.feed", "agent.golden", "agent.inference", "agent.papers", "agent.pipeline",
+        "agent.reading", "agent.reconfigure", "agent.release", "agent.repository", "agent.skeleton",
+        "agent.stock", "agent.technician", "agent.trial", "agent.updates", "agent.views",
     },
     {"agent.lanes", "agent.supervisor"},
-    {
-        "agent.__main__", "agent.app", "agent.assembly", "agent.cli", "agent.demo", "agent.errands",
-        "agent.report", "agent.shelf", "agent.succession", "agent.tidings", "agent.upkeep",
-    },
+    {"agent.__main__", "agent.app", "agent.cli", "agent.demo"},
 )  # fmt: skip
 
 ONE_DOOR = {

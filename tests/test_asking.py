@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from agent.asking import Round, words
 from agent.broker import Message
 from agent.cli.requestview import fields, position
 from agent.envelope.keys import SigningKey
@@ -13,7 +12,8 @@ from agent.errors import ConfigError
 from agent.reading import Answered, Heard
 from agent.request import Target, parse_request
 from agent.settings.technician import TechnicianConfig
-from agent.technician import Counters, Technician
+from agent.technician.asking import Round, words
+from agent.technician.signing import Counters, Technician
 
 
 def targets(*devices):

@@ -8,13 +8,13 @@ from collections import deque
 import pytest
 from rich.console import Console
 
-from agent.asking import Round, Seen
 from agent.demo.board import Arrival, Board, Lines, plain_line, summary
 from agent.demo.page import Sheet
 from agent.demo.story import Story
 from agent.records import Draft, Event
 from agent.request import Target
 from agent.settings.technician import TechnicianConfig
+from agent.technician.asking import Round, Seen
 from tests.agents import limpet
 
 

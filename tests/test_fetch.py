@@ -435,7 +435,7 @@ def test_a_wrong_file_on_a_stick_is_refused(tmp_path):
 def test_the_agent_never_loads_the_updaters_packages():
     """TUF and its HTTP stack cost the updater's process 32 MB, and the agent's nothing."""
     heavy = {"tuf", "securesystemslib", "urllib3"}
-    code = f"import sys, agent.app, agent.cli, agent.supervisor; print({heavy} & {{*sys.modules}})"
+    code = f"import sys, agent.app.app, agent.cli, agent.supervisor; print({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

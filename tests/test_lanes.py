@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from agent.assembly import make_pipeline
+from agent.app.assembly import make_pipeline
+from agent.app.shelf import Shelf
 from agent.capture import EndOfStream
 from agent.clock import SystemClock
 from agent.config import load_pipeline
@@ -18,7 +19,6 @@ from agent.meters import Meters
 from agent.metrics import Registry
 from agent.records import Channel, Sample
 from agent.settings.runtime import CacheConfig, ModelsConfig
-from agent.shelf import Shelf
 
 STATISTIC = """
 schema = 1

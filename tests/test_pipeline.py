@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from agent.assembly import assemble, make_pipeline
+from agent.app.assembly import assemble, make_pipeline
+from agent.app.shelf import Shelf
 from agent.clock import SystemClock
 from agent.config import PipelineFile, load_pipeline, load_pipelines
 from agent.errors import ConfigError, ModelError
 from agent.records import Channel, Sample
 from agent.settings.runtime import CacheConfig, ModelsConfig
-from agent.shelf import Shelf
 
 STATISTIC = """
 schema = 1

@@ -33,7 +33,8 @@ def crash_at_start(source):
 
 def crash_at_import(source):
     """Dead on arrival: the step that installs it finds out."""
-    replace(source / "agent/app.py", "\nimport logging\n", "\nimport logging\n\nraise RuntimeError('broken release')\n")
+    app = source / "agent/app/app.py"
+    replace(app, "\nimport logging\n", "\nimport logging\n\nraise RuntimeError('broken release')\n")
 
 
 def hang_at_start(source):

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from agent.assembly import examine
+from agent.app.assembly import examine
+from agent.app.shelf import Shelf
 from agent.clock import SystemClock
 from agent.config import make_config, read_tables
 from agent.errors import CommandError
@@ -20,7 +21,6 @@ from agent.layerfiles import LayerFiles
 from agent.layers.record import Record, Remote
 from agent.reconfigure import Now, Reconfiguration, start
 from agent.reconfigure.change import RESTARTS
-from agent.shelf import Shelf
 from tests.agents import ROOT, running, status
 from tests.clocks import FakeClock
 from tests.remote import COUNTING, device, files, fleet, in_mode, record, until

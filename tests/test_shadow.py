@@ -7,12 +7,12 @@ import time
 import numpy as np
 import pytest
 
-from agent.attempt import paired
 from agent.depot import read_state
 from agent.envelope.atrest import StoreKey
 from agent.pipeline import Outcome
 from agent.recall import Clips, Recorder, forget
 from agent.records import Channel, Sample
+from agent.trial.attempt import paired
 from tests.candidates import offer, sample
 from tests.rig import Rig
 

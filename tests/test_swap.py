@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agent.attempt import Attempt
 from agent.depot import burn_all, folder_of, read_state
 from agent.errors import ModelError
-from agent.seat import Change, Seat
-from agent.trial import Limits, Probation
+from agent.trial.attempt import Attempt
+from agent.trial.judge import Limits, Probation
+from agent.trial.seat import Change, Seat
 from tests.candidates import change, offer, publish, sample, write_candidate
 from tests.rig import Rig
 
@@ -214,7 +214,7 @@ def test_a_candidate_that_is_taken_away_goes_without_a_verdict(rig, tmp_path):
 
 def test_a_candidate_that_hangs_is_left_behind_and_the_pipeline_goes_on(rig, tmp_path, monkeypatch):
     """Another thread takes the lane; the one that hung says nothing when it wakes up."""
-    monkeypatch.setattr("agent.succession.HANG_S", 0.3)
+    monkeypatch.setattr("agent.app.succession.HANG_S", 0.3)
     agent = rig(probation_inferences=10_000)
     offer(agent.depot, tmp_path, "good", "1.1.0")
     seen = agent.until(lambda: agent.versions()[-1:] == ["1.1.0"])
@@ -286,7 +286,7 @@ def test_a_damaged_record_is_an_alarm_and_the_factorys_models_run(rig, tmp_path)
 
 def test_a_job_that_cannot_be_left_is_offered_again(rig, tmp_path, monkeypatch):
     """The spool may come later than the agent."""
-    monkeypatch.setattr("agent.tidings.AGAIN_S", 0.2)
+    monkeypatch.setattr("agent.app.tidings.AGAIN_S", 0.2)
     agent = rig()
     agent.spool.rmdir()
     offer(agent.depot, tmp_path, "damaged", "1.1.0")

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from agent.agreement import Events, agree
 from agent.records import Draft, Finding
-from agent.trial import PACE_RUNS, Limits, Probation, Shadow, pace_limit_ms
+from agent.trial.agreement import Events, agree
+from agent.trial.judge import PACE_RUNS, Limits, Probation, Shadow, pace_limit_ms
 
 LIMITS = Limits(inferences=20, time_s=60.0, limit_ms=10.0, disagreement=0.1, tolerance=0.05)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.assembly import assemble
+from agent.app.assembly import assemble
+from agent.app.shelf import Shelf
 from agent.cli.options import Commands, add_config
 from agent.clock import SystemClock
 from agent.commands import Holders
@@ -17,7 +18,6 @@ from agent.mqtt.protect import context, password
 from agent.papers import Papers, ages
 from agent.reconfigure.start import standing
 from agent.settings.uplink import UplinkConfig
-from agent.shelf import Shelf
 from agent.stock import Stock
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent import __version__
+from agent.app.shelf import FACTORY_MODELS
 from agent.cli.options import Commands
 from agent.clock import Clock, SystemClock
 from agent.config import load_config, load_reader
@@ -31,7 +32,6 @@ from agent.envelope.topics import ROOT
 from agent.errors import ConfigError, LimpetError
 from agent.reading import Heard, Refused, Said, filters, listen
 from agent.settings.technician import TechnicianConfig
-from agent.shelf import FACTORY_MODELS
 
 PIPELINES = Path(__file__).resolve().parent.parent.parent / "pipelines"
 STATES = tuple(f"{ROOT}/+/+/{tail}" for tail in ("cmd/+/+", "twin/commands"))

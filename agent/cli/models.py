@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from agent.app.shelf import FACTORY_MODELS
 from agent.cli.depotmodels import bad, change, held, use
 from agent.cli.options import DEFAULT_CONFIG, Commands, add_config
 from agent.config import load_config
@@ -19,7 +20,6 @@ from agent.manifest import Artifact, Manifest
 from agent.registry import OPERATOR, Found, Origin, candidates, find, installed, verified
 from agent.settings.runtime import ModelsConfig
 from agent.settings.updates import UpdatesConfig
-from agent.shelf import FACTORY_MODELS
 from agent.skeleton import skeleton
 from agent.stock import Stock
 from agent.updates.jobs import Do

@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from agent.assembly import make_pipeline
+from agent.app.assembly import make_pipeline
+from agent.app.shelf import Shelf
 from agent.capture import file_samples
 from agent.cli import lines
 from agent.cli.options import DEFAULT_CONFIG, Commands
@@ -18,7 +19,6 @@ from agent.pipeline import Outcome, Pipeline
 from agent.records import Draft, Sample
 from agent.settings.capture import ReplayConfig
 from agent.settings.runtime import CacheConfig, ModelsConfig
-from agent.shelf import Shelf
 from agent.stock import Stock
 from agent.views import silence_after
 

@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.asking import Asked, Round
 from agent.broker import Message
 from agent.cli.options import Commands
 from agent.cli.requestview import Lines, Page
@@ -34,7 +33,8 @@ from agent.reading import Connection, listen
 from agent.request import Target, new_id
 from agent.settings.reader import ReaderFile
 from agent.settings.uplink import UplinkConfig
-from agent.technician import Technician
+from agent.technician.asking import Asked, Round
+from agent.technician.signing import Technician
 
 SETTLE_S = 1.0
 """How long to wait after connecting for what devices retain (their nonces and keys), seconds."""

@@ -8,8 +8,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from agent.asking import Asked, Round, words
 from agent.progress import STATUSES
+from agent.technician.asking import Asked, Round, words
 
 _WAY = [name for name in STATUSES if name not in ("rollback", "failed")]
 _STEPS: dict[str, int] = {name: number for number, name in enumerate(_WAY)}

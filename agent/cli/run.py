@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
 
     An agent that has to start anew leaves that to the service manager (Restart=always), or else does it itself.
     """
-    from agent.app import App
+    from agent.app.app import App
     from agent.notify import Notifier
 
     managed = "NOTIFY_SOCKET" in os.environ

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.asking import Asked, Round, words
 from agent.broker import Message
 from agent.inference import open_model
 from agent.manifest import load_manifest
 from agent.reading import Heard, Said
 from agent.request import Target, new_id
 from agent.settings.technician import TechnicianConfig
-from agent.technician import Technician
+from agent.technician.asking import Asked, Round, words
+from agent.technician.signing import Technician
 
 MODEL = "digits"
 GOOD, BAD = "1.1.0", "1.2.0"

@@ -19,7 +19,7 @@ from agent.release.place import Place
 
 BUILD_S: Final = 900.0
 """Longest time for making an environment: a small machine unpacks 400 MB onto an SD card, seconds."""
-IMPORTS: Final = "import agent.app, agent.cli.run, agent.cli.update, agent.release.switch"
+IMPORTS: Final = "import agent.app.app, agent.cli.run, agent.cli.update, agent.release.switch"
 
 
 @dataclass(frozen=True, slots=True)

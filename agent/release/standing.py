@@ -19,7 +19,7 @@ from agent.errors import UpdateError
 from agent.health import Health
 from agent.release.place import own_release, release_id
 from agent.settings.updates import UpdatesConfig
-from agent.trial import Verdict, refused
+from agent.trial.judge import Verdict, refused
 from agent.updates.jobs import Job, drop
 
 log = logging.getLogger(__name__)

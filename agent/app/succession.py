@@ -18,20 +18,20 @@ from functools import partial
 from threading import Event
 from typing import Any, Final, Protocol
 
-from agent.assembly import make_with
-from agent.attempt import FAULTS, Attempt, in_words
+from agent.app.assembly import make_with
+from agent.app.shelf import Shelf
 from agent.config import PipelineFile
 from agent.depot import AGENT, ModelState, Pick, Trial
 from agent.errors import LimpetError
 from agent.pipeline import Pipeline
 from agent.records import Sample
-from agent.rehearsal import limits, pace_ms, replay
-from agent.seat import Change, Seat
 from agent.settings.updates import UpdatesConfig
-from agent.shelf import Shelf
 from agent.stock import Stock
 from agent.supervisor import Lane
-from agent.trial import Probation, Shadow, Verdict, refused
+from agent.trial.attempt import FAULTS, Attempt, in_words
+from agent.trial.judge import Probation, Shadow, Verdict, refused
+from agent.trial.rehearsal import limits, pace_ms, replay
+from agent.trial.seat import Change, Seat
 
 log = logging.getLogger(__name__)
 

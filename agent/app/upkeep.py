@@ -1,7 +1,7 @@
 """The models and pipelines of the running agent: depot, shelf, seats, the succession of versions, recent inputs.
 
 Makes the pipelines, gives each a seat that another version can take, and the lanes that feed them; then follows the
-depot's record, once per turn of the main thread. What is decided here is decided in `agent.succession`.
+depot's record, once per turn of the main thread. What is decided here is decided in `agent.app.succession`.
 """
 
 import logging
@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
-from agent.assembly import Assembled, assemble
+from agent.app.assembly import Assembled, assemble
+from agent.app.shelf import Shelf
+from agent.app.succession import Place, Succession
+from agent.app.tidings import Tidings
 from agent.capture import EndOfStream, Source, inbox_limits, open_source
 from agent.clock import Clock
 from agent.config import Config, PipelineFile
@@ -20,13 +23,10 @@ from agent.meters import Meters
 from agent.pipeline import Pipeline, config_digest
 from agent.recall import Clips, Recorder, forget
 from agent.records import Draft, Sample
-from agent.seat import Seat, Swap
 from agent.settings.capture import SourceConfig
-from agent.shelf import Shelf
 from agent.stock import Stock, first_token
-from agent.succession import Place, Succession
 from agent.supervisor import Lane, Supervisor
-from agent.tidings import Tidings
+from agent.trial.seat import Seat, Swap
 from agent.updates.jobs import drop
 
 log = logging.getLogger(__name__)

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from agent import __version__
-from agent.assembly import Assembled
+from agent.app.assembly import Assembled
 from agent.config import Config
 from agent.health import LaneState, judge
 from agent.meters import Meters
 from agent.pipeline import Pipeline, config_digest
-from agent.seat import Seat
 from agent.store import Store
+from agent.trial.seat import Seat
 
 
 @dataclass(frozen=True, slots=True)

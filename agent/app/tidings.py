@@ -13,7 +13,7 @@ from agent.clock import Clock
 from agent.depot import Pick, Trial
 from agent.errors import StoreError, UpdateError
 from agent.records import Draft
-from agent.trial import Verdict
+from agent.trial.judge import Verdict
 from agent.updates.jobs import JOB_LIMIT_BYTES, Job
 
 log = logging.getLogger(__name__)

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from agent.attempt import FAULTS, Attempt, paired, run_ms
 from agent.pipeline import Carried, Outcome, Pipeline
 from agent.records import ModelRef, Sample
 from agent.runtime import RunnerInfo
 from agent.settings.core import PipelineConfig
-from agent.trial import Verdict
+from agent.trial.attempt import FAULTS, Attempt, paired, run_ms
+from agent.trial.judge import Verdict
 
 RECENT: Final = 64
 """Runs over which a model's pace is told."""

@@ -23,7 +23,7 @@ from agent.settings.core import ModelUse
 from agent.settings.runtime import CacheConfig, ModelsConfig, RuntimeOptions
 from agent.stock import Stock
 
-FACTORY_MODELS = Path(__file__).resolve().parent.parent / "models"
+FACTORY_MODELS = Path(__file__).resolve().parent.parent.parent / "models"
 """The models that come with a checkout; an installation names its folder in [models] folders."""
 
 

@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from agent import codec
-from agent.assembly import Assembled, examine
+from agent.app.assembly import Assembled, examine
+from agent.app.errands import Errands
+from agent.app.report import Report, running
+from agent.app.upkeep import Upkeep
 from agent.backoff import Backoff
 from agent.clock import SystemClock
 from agent.control import ControlServer
 from agent.envelope import Topics
 from agent.envelope.atrest import load_store_key
 from agent.envelope.setup import batch_zip
-from agent.errands import Errands
 from agent.health import Health, judge
 from agent.layers.effective import Effective
 from agent.logs import configure as configure_logs
@@ -35,12 +37,10 @@ from agent.papers import Papers
 from agent.process import costs
 from agent.reconfigure import Now, Reconfiguration, start
 from agent.release.standing import Watcher
-from agent.report import Report, running
 from agent.store import Store
 from agent.store.looking import handlers
 from agent.supervisor import Lane, Supervisor
 from agent.updaterchild import UpdaterChild
-from agent.upkeep import Upkeep
 from agent.uplink import Uplink
 from agent.uplink.conversation import Subject
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final, Literal
 
-from agent.agreement import EVIDENCE, Events, agree, shown
 from agent.progress import Reason
 from agent.records import Draft, Finding
+from agent.trial.agreement import EVIDENCE, Events, agree, shown
 
 Decision = Literal["commit", "roll_back", "promote"]
 

@@ -1,6 +1,6 @@
 """One candidate's trial while it runs: the judge that its pipelines and the main thread share.
 
-Owns what is taken from a result and which views of two models are compared. The judges themselves are `agent.trial`.
+Owns what is taken from a result and which views of two models are compared. The judges: `agent.trial.judge`.
 """
 
 import threading
@@ -10,7 +10,7 @@ from typing import Final
 from agent.errors import LimpetError
 from agent.pipeline import Outcome
 from agent.records import Result
-from agent.trial import Probation, Shadow, Verdict
+from agent.trial.judge import Probation, Shadow, Verdict
 
 FAULTS: Final = (LimpetError, ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 """What a model can provoke in itself and in the steps that read its outputs. In a proved model's case all but the first

@@ -10,14 +10,14 @@ from statistics import median
 from time import perf_counter
 from typing import Final
 
-from agent.attempt import FAULTS, in_words, paired, weigh
 from agent.errors import ModelError
 from agent.inference import Inference
 from agent.pipeline import Pipeline
 from agent.records import Sample
 from agent.runtime.quant import zeros
 from agent.settings.updates import UpdatesConfig
-from agent.trial import Limits, Shadow, pace_limit_ms
+from agent.trial.attempt import FAULTS, in_words, paired, weigh
+from agent.trial.judge import Limits, Shadow, pace_limit_ms
 
 PACE_RUNS: Final = 5
 """Runs on zeros after the first, which warms the model up."""

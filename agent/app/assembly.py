@@ -4,17 +4,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from agent.app.shelf import Shelf, Trouble
 from agent.config import PipelineFile
 from agent.depot import Pick
 from agent.errors import ConfigError, LimpetError
 from agent.manifest import Manifest
 from agent.pipeline import Pipeline, Steps, make_steps
 from agent.registry import candidates
-from agent.seat import Seat
 from agent.settings.core import ModelUse
-from agent.shelf import Shelf, Trouble
+from agent.trial.seat import Seat
 
-BY_LABEL = ("classify", "keyword")
+BY_LABEL = ("classify", "keyword", "sounds")
 """Decoders whose findings carry the model's labels and no other."""
 
 
