@@ -132,9 +132,12 @@ STEPS: dict[str, dict[str, str]] = {
         "top": "pipelines.findings:Top",
     },
     "follow": {
+        "lines": "pipelines.zones:Lines",
         "smooth": "pipelines.sound_events:Smooth",
         "spans": "pipelines.voice:Spans",
+        "tracks": "pipelines.track:Tracks",
         "words": "pipelines.wakeword:Words",
+        "zones": "pipelines.zones:Zones",
     },
 }
 """kind -> name in TOML -> "module:Class"."""

@@ -67,3 +67,12 @@ def crosses(line: tuple[Point, Point], start: Point, end: Point) -> int:
     if (one > 0) == (other > 0) and one != 0 and other != 0:
         return 0
     return 1 if after else -1
+
+
+def distance(line: tuple[Point, Point], point: Point) -> float:
+    """From a point to the nearest point of the line between two points."""
+    (ax, ay), (bx, by) = line
+    dx, dy = bx - ax, by - ay
+    along = ((point[0] - ax) * dx + (point[1] - ay) * dy) / (dx * dx + dy * dy)
+    along = min(max(along, 0.0), 1.0)
+    return math.hypot(point[0] - ax - along * dx, point[1] - ay - along * dy)

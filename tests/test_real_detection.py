@@ -2,19 +2,17 @@
 
 import csv
 import hashlib
-import json
-import shutil
 
 import numpy as np
 import onnx
 import pytest
 
-from agent.cli import main
 from agent.inference import Inference, open_model
 from agent.manifest import load_manifest
 from pipelines.boxes import iou
 from pipelines.image import decode_image, image_view
 from pipelines.segment import class_map
+from tests import films
 from tests.realdata import MANIFESTS, ROOT, case, inference, needed
 
 pytestmark = needed
@@ -112,49 +110,10 @@ def test_vehicles_are_found_with_the_post_process_operator():
         assert shares == pytest.approx(np.array([box for _, _, box in best]), abs=expected["box_tol"])
 
 
-PIPELINE = """
-schema = 1
-name = "looking"
-source = "film"
-[gate]
-step = "interval"
-every_s = {every_s}
-[model]
-name = "fastestdet"
-[[rule]]
-kind = "counts"
-label = "bottle"
-n = 2
-m = 3
-"""
-CONFIG = """
-schema = 1
-[sources.film]
-kind = "replay"
-path = "film.mp4"
-fps = {fps}
-"""
-
-
-def replayed(folder, capsys, file, every):
-    """Results of every `every`-th frame of a video through `limpet replay`: frame number -> how many of each label."""
-    model = folder / "models" / "fastestdet"
-    (model / "models").mkdir(parents=True)
-    shutil.copy(MANIFESTS / "fastestdet" / "model.toml", model)
-    shutil.copy(ROOT / "models" / "FastestDet.onnx", model / "models")
-    # 32 frames a second, so that media times are exact numbers and the gate passes exactly every n-th
-    (folder / "looking.toml").write_text(PIPELINE.format(every_s=every / 32))
-    (folder / "limpet.toml").write_text(CONFIG.format(fps=32))
-    words = ["replay", "--pipeline", str(folder / "looking.toml"), "--models", str(folder / "models"), "--json"]
-    assert main([*words, "--config", str(folder / "limpet.toml"), str(ROOT / file)]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    return {r["seq"]: [f["label"] for f in r["findings"]] for r in lines if r["type"] == "result"}
-
-
-def test_bottles_on_a_table_are_counted(tmp_path, capsys):
+def test_bottles_on_a_table_are_counted(tmp_path):
     """o10a through `limpet replay`: three, two and one bottle at frames 0, 240 and 540, and hardly a frame without."""
     recorded = case("o10a-video-bottles")["expected"]
-    found = replayed(tmp_path, capsys, "inputs/bottle-detection.mp4", 12)
+    found = films.seen(films.replayed(tmp_path, "inputs/bottle-detection.mp4", 12))
     assert list(found) == list(range(0, recorded["frames"], 12))
     for frame, count in recorded["true_bottle_count_at_frame"].items():
         assert found[int(frame)].count("bottle") == count, frame
@@ -162,21 +121,52 @@ def test_bottles_on_a_table_are_counted(tmp_path, capsys):
     assert share == pytest.approx(recorded["frac_sampled_frames_with_bottle"], abs=recorded["tol"])
 
 
-def test_cars_are_no_persons(tmp_path, capsys):
+def test_cars_are_no_persons(tmp_path):
     """o10b: in 377 frames of cars from above no person is found, within the recorded tolerance of one."""
     recorded = case("o10b-video-no-person")["expected"]
-    found = replayed(tmp_path, capsys, "inputs/car-detection.mp4", 6)
+    found = films.seen(films.replayed(tmp_path, "inputs/car-detection.mp4", 6))
     assert list(found) == list(range(0, recorded["frames"], 6))
     assert sum(labels.count("person") for labels in found.values()) == recorded["person_detections"] == 0
 
 
-def test_exactly_one_worker_is_seen(tmp_path, capsys):
+def test_exactly_one_worker_is_seen(tmp_path):
     """o10c, a GIF: one person in as many frames as recorded."""
     recorded = case("o10c-gif-worker")["expected"]
-    found = replayed(tmp_path, capsys, "inputs/worker-zone-detection.gif", 2)
+    found = films.seen(films.replayed(tmp_path, "inputs/worker-zone-detection.gif", 2))
     assert list(found) == list(range(0, recorded["frames"], 2))
     share = np.mean([labels.count("person") == 1 for labels in found.values()])
     assert share == pytest.approx(recorded["frac_frames_with_exactly_1_person"], abs=recorded["tol"])
+
+
+FOLLOWED = """
+[[post]]
+step = "keep_labels"
+labels = ["person"]
+[[post]]
+step = "tracks"
+[[post]]
+step = "lines"
+[[post.line]]
+name = "lane"
+start = [0.42, 1.0]
+end = [0.42, 0.0]
+[[rule]]
+kind = "appears"
+label = ["person#*", "lane:*"]
+"""
+
+
+def test_the_worker_is_one_track(tmp_path):
+    """All 71 pictures: one number from the second on, also where the detector misses him.
+
+    He arrives once and walks from right to left past a line once, and both are told once.
+    """
+    lines = films.replayed(tmp_path, "inputs/worker-zone-detection.gif", 1, FOLLOWED)
+    found = films.seen(lines)
+    assert {label for labels in found.values() for label in labels if "/" not in label} == {"person#1"}
+    assert [len([label for label in labels if "/" not in label]) for labels in found.values()] == [0] + [1] * 70
+    told = [line["body"]["label"] for line in lines if line["type"] == "event"]
+    assert told == ["person#1", "lane:out/person#1"]
 
 
 def test_a_bird_is_cut_out_of_its_picture():
