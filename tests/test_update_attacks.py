@@ -22,11 +22,11 @@ from agent.errors import UpdateError
 from agent.package import Blob, Delta, FileEntry
 from agent.package.chunks import cut, encode_chunks
 from agent.package.squeeze import difference, squeeze
-from agent.updates.blobs import fetch_files
 from agent.updates.client import Repository
 from agent.updates.floor import HOUR_S, RELEASED_S, YEAR_S, Floor
 from agent.updates.local import BASE, LocalFetcher
 from agent.updates.pace import Limits
+from agent.updates.ways import fetch_files
 from agent.updates.web import WebFetcher
 from tests.fault_server import Fault, FaultServer
 from tests.tuf_repository import TufRepository, days

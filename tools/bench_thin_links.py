@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from agent.package import FileEntry, PackageManifest
 from agent.repository.making import Contents, make_package
 from agent.repository.workspace import Settings, Workspace
-from agent.updates.blobs import fetch_files
 from agent.updates.local import BASE, LocalFetcher
+from agent.updates.ways import fetch_files
 
 Weights = list[NDArray[np.uint8]]
 SEED = 20260101
@@ -93,7 +93,7 @@ def travelled(folder: Path, model: Model, change: str, new: bytes) -> Row:
 def fetch(manifest: PackageManifest, old: FileEntry, old_file: Path, device: Path, fetcher: LocalFetcher) -> str:
     """As `limpet update` does; returns the way that it says it took."""
     said = Said()
-    logger = logging.getLogger("agent.updates.blobs")
+    logger = logging.getLogger("agent.updates.ways")
     logger.setLevel(logging.INFO)
     logger.addHandler(said)
     try:

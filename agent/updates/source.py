@@ -11,13 +11,13 @@ from agent.durable import read_limited
 from agent.errors import UpdateError
 from agent.package import FileEntry
 from agent.settings.updates import UpdatesConfig
-from agent.updates.blobs import fetch_files
 from agent.updates.client import ROOT_LIMIT_BYTES, Repository
 from agent.updates.fetch import Fetcher
 from agent.updates.floor import Floor
 from agent.updates.local import BASE, LocalFetcher
 from agent.updates.pace import Limits
 from agent.updates.taking import Kin
+from agent.updates.ways import fetch_files
 from agent.updates.web import WebFetcher
 
 MEMBERS = 100_000
