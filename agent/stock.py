@@ -9,6 +9,7 @@ Reads only; the one thing it writes is the burnt try of a checkout, where no uni
 import hashlib
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -136,8 +137,11 @@ class Stock:
 def first_token(config: UpdatesConfig) -> int | None:
     """The generation whose tries are burnt as this process starts; None: nobody burnt them, so no candidate may run.
 
-    Where the agent may write the depot itself (a checkout, one user for all), it burns them here.
+    Where the agent may write the depot itself (a checkout, one user for all), it burns them here, and makes the depot.
     """
+    if config.updater == "child":
+        with suppress(OSError):  # what cannot be written is told below, or when the updater wants to
+            config.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     if not os.access(config.folder, os.W_OK):
         return read_token(config.token)
     try:

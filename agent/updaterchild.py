@@ -29,7 +29,11 @@ class UpdaterChild:
         self._spool = spool
 
     def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
-        """Start children until `stop`."""
+        """Start children until `stop`. The spool is made here: nobody else would, without systemd's units."""
+        try:
+            self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            log.error("updater=child spool=%s cannot be made: %s; set [updates] spool", self._spool, exc.strerror)
         while not stop.wait(TURN_S):
             beat()
             if any(path.suffix == ".json" for path in _listed(self._spool)):

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import threading
 import time
 from dataclasses import dataclass, replace
 
@@ -75,6 +76,21 @@ def scene(tmp_path):
         purposes = {"tls": replace(device.tls, now_s=clock.wall_s)}
         renewal = Renewal(config, device.slots, purposes, clock, alarms)
         yield Scene(device, est, clock, alarms, renewal, Pairs(device.slots, clock, alarms, bench_s=60))
+
+
+# --- the lane
+
+
+def test_a_device_without_certificates_still_gives_signs_of_life(tmp_path):
+    """The lane has nothing to look at, and must not be taken for stuck: that would make the health degraded."""
+    config, stop, beats = IdentityConfig(folder=tmp_path), threading.Event(), []
+
+    def beat():
+        beats.append(1)
+        stop.set()
+
+    Renewal(config, None, {}, Clock(), Alarms()).run(stop, beat)
+    assert beats
 
 
 # --- renewing

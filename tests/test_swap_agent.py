@@ -24,10 +24,8 @@ shadow_inferences = 30
 
 @pytest.fixture
 def place(tmp_path):
-    """A site whose agent listens to a recorded fan, over and over, with an empty depot."""
+    """A site whose agent listens to a recorded fan, over and over; depot and spool are not there yet."""
     with site(tmp_path) as made:
-        for name in ("depot", "spool"):
-            (tmp_path / name).mkdir()
         film = str(MODELS / "vibration" / "demo.csv")
         made.add(
             "vibration", PIPELINES / "vibration.toml", kind="replay", path=film, loop=True, speed="max", rows_hz=500.0

@@ -81,6 +81,7 @@ class Renewal:
     def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
         """Look every `TURN_S` until `stop`."""
         while not stop.is_set():
+            beat()  # also where no certificate is there to be watched
             for watched in self._watched:
                 beat()
                 self.look(watched)
