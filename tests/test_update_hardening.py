@@ -1,7 +1,12 @@
-"""What an agent that was taken over can do to the updater through the spool: no more than asking."""
+"""What a hostile neighbour of the updater can do to it: an agent that was taken over, a stick, a mirror."""
 
+import bz2
+import gzip
 import json
+import lzma
 import os
+import tarfile
+import tracemalloc
 
 import pytest
 
@@ -11,6 +16,7 @@ from agent.depot.state import LIMIT_BYTES
 from agent.errors import UpdateError
 from agent.updates.jobs import Book, Job, drop
 from agent.updates.spool import work_local
+from agent.updates.stick import unpacked
 from tests import depot_life
 from tests.depot_life import NAME, OLD, pick
 
@@ -99,15 +105,17 @@ def test_a_verdict_may_call_its_evidence_as_it_likes(device, detail, verdict):
 
 
 def test_names_of_models_that_nobody_has_fill_no_record(device):
-    """A flood of names would make the record larger than its limit."""
-    for n in range(MODELS_LIMIT + 20):
-        device.forge(f"flood-{n}", do="pin", model=f"nobody-has-{n}")
-        device.forge(f"unpin-{n}", do="unpin", model=f"nor-this-{n}")
+    """A flood of names would make the record larger than its limit; unpinning one says nothing worth keeping."""
+    with Writer(device.depot) as writer:
+        state = writer.state
+        for n in range(MODELS_LIMIT - 1):
+            state = state.pin(f"nobody-has-{n}")
+        writer.save(state)
+    device.forge("flood", model="one-too-many")
+    device.forge("unpin", do="unpin", model="nor-this")
     device.work()
-    models = read_state(device.depot).models
-    assert len(models) == MODELS_LIMIT
-    assert not [name for name in models if name.startswith("nor-this")]
-    assert device.book.get(f"flood-{MODELS_LIMIT + 19}").status == "failed"
+    assert len(read_state(device.depot).models) == MODELS_LIMIT
+    assert "unpin" in device.book.get("flood").text
     device.still_well()
 
 
@@ -140,3 +148,105 @@ def test_a_record_that_could_not_be_read_again_is_not_written(device):
         with pytest.raises(UpdateError, match="larger than"):
             writer.save(state)
     device.still_well()
+
+
+# --- a stick ---------------------------------------------------------------------------------------------------------
+
+
+def _header(name="f", size=0, kind=tarfile.REGTYPE, pax=None):
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    return member.tobuf(tarfile.PAX_FORMAT) if pax is None else _pax(pax) + member.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _pax(fields):
+    lines = b""
+    for key, value in fields.items():
+        text = f" {key}={value}\n".encode()
+        size = len(text) + 2 if len(text) + 2 < 100 else len(text) + 3
+        lines += b"%d" % size + text
+    return _header("pax", len(lines), tarfile.XHDTYPE) + lines.ljust(-(-len(lines) // 512) * 512, b"\0")
+
+
+def _packed(path, pieces, opener=open):
+    with opener(path, "wb") as file:
+        for piece in pieces:
+            file.write(piece)
+    return path
+
+
+def _zeros(mib):
+    return (bytes(1 << 20) for _ in range(mib))
+
+
+ODD = {
+    "negative size": {"size": -512}, "year of the sun's end": {"mtime": "9" * 30}, "zero in a name": {"path": "a\0b"},
+    "a way out": {"path": "a/../../out"}, "another way out": {"path": "/tmp/limpet-out"},
+}  # fmt: skip
+
+
+def _hostile(path, how):
+    """An archive, or something under its name, that is none."""
+    match how:
+        case "a pipe":
+            os.mkfifo(path)
+        case "a device":
+            path.symlink_to("/dev/zero")
+        case "header bomb":
+            _packed(path, [_header("pax", 90 << 20, tarfile.XHDTYPE), *_zeros(90), _header()], lzma.open)
+        case "long name bomb":
+            _packed(path, [_header("n", 90 << 20, tarfile.GNUTYPE_LONGNAME), *_zeros(90), _header()], gzip.open)
+        case "sparse map bomb":
+            more = bytearray(512)
+            more[504] = 1  # another header of holes follows
+            sparse = bytearray(tarfile.TarInfo("s").tobuf(tarfile.GNU_FORMAT))
+            sparse[156:157], sparse[482] = tarfile.GNUTYPE_SPARSE, 1
+            sparse[148:156] = b"%06o\0 " % (sum(sparse) - sum(sparse[148:156]) + 8 * 32)
+            _packed(path, [bytes(sparse), *(bytes(more) * 2048 for _ in range(64))], bz2.open)
+        case "dictionary bomb":
+            filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
+            path.write_bytes(lzma.compress(_header(size=1 << 20) + bytes(1 << 20), filters=filters))
+        case "data bomb":
+            _packed(path, [_header(size=90 << 20), *_zeros(90)], lzma.open)
+        case "cut off":
+            path.write_bytes(gzip.compress(_header(size=5000) + bytes(5000))[:-20])
+        case _:
+            _packed(path, [_header(pax=ODD[how]), bytes(1024)])
+    return path
+
+
+@pytest.mark.parametrize("how", [
+    "a pipe", "a device", "header bomb", "long name bomb", "sparse map bomb", "dictionary bomb", "data bomb", "cut off",
+    *ODD,
+])  # fmt: skip
+def test_a_hostile_archive_is_refused_in_words_and_small_memory(tmp_path, how):
+    """No wait, no bomb, no way out of its folder; nothing of it is left."""
+    place = _hostile(tmp_path / "stick.tar", how)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UpdateError, match=r"stick\.tar"), unpacked(place, tmp_path / "into", 64_000_000):
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 16_000_000
+    finally:
+        tracemalloc.stop()
+    assert {path.name for path in tmp_path.iterdir()} == {"stick.tar"}
+
+
+def test_links_of_an_archive_are_passed_over(tmp_path):
+    """What would be written through one lies in a plain folder of the archive's own."""
+    link = tarfile.TarInfo("metadata")
+    link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+    place = _packed(tmp_path / "stick.tar", [link.tobuf(), _header("metadata/out"), bytes(1024)])
+    with unpacked(place, tmp_path / "into", 1_000_000) as folder:
+        assert (folder / "metadata" / "out").is_file()
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("opener", [open, gzip.open, bz2.open, lzma.open])
+def test_a_stick_may_be_packed_in_any_way(tmp_path, opener):
+    """By its first bytes, not by its name."""
+    body = b'{"x": 1}' * 20_000
+    pieces = [_header("a/metadata/root.json", len(body)), body.ljust(-(-len(body) // 512) * 512, b"\0"), bytes(1024)]
+    with unpacked(_packed(tmp_path / "stick", pieces, opener), tmp_path / "into", 64_000_000) as folder:
+        assert (folder / "metadata" / "root.json").read_bytes() == body
+    assert not (tmp_path / "into").exists()

@@ -1,9 +1,7 @@
 """The repository that an update comes from: the configured server, a folder, or a tar file on a stick. Same checks."""
 
-import shutil
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from agent.depot.places import PARTS
@@ -16,12 +14,10 @@ from agent.updates.fetch import Fetcher
 from agent.updates.floor import Floor
 from agent.updates.local import BASE, LocalFetcher
 from agent.updates.pace import Limits
+from agent.updates.stick import unpacked
 from agent.updates.taking import Kin
 from agent.updates.ways import fetch_files
 from agent.updates.web import WebFetcher
-
-MEMBERS = 100_000
-"""Most files in a tar file."""
 
 
 class Signed:
@@ -52,8 +48,11 @@ def opened(config: UpdatesConfig, place: Path | None = None) -> Iterator[Signed]
     root = _anchor(config)
     limits = _limits(config)
     if place is not None:
-        with _unpacked(place, config) as folder:
-            yield from _held(config, BASE, root, LocalFetcher(folder, limits))
+        with ExitStack() as held:
+            limit_bytes = int(config.size_mb * 1e6)
+            if not place.is_dir():
+                place = held.enter_context(unpacked(place, config.folder / PARTS / "stick", limit_bytes))
+            yield from _held(config, BASE, root, LocalFetcher(place, limits))
         return
     if not config.repository:
         words = "no repository is configured: set [updates] repository, or take one along: limpet update --from"
@@ -89,37 +88,3 @@ def _limits(config: UpdatesConfig) -> Limits:
         slowest_bytes_s=config.slowest_bytes_s, total_s=config.download_s,
         bandwidth_bytes_s=config.bandwidth_kib_s * 1024, keep_free_bytes=int(config.keep_free_mb * 1e6),
     )  # fmt: skip
-
-
-@contextmanager
-def _unpacked(place: Path, config: UpdatesConfig) -> Iterator[Path]:
-    """The repository's folder; of a tar file one beside the downloads, removed afterwards. Raises UpdateError."""
-    if place.is_dir():
-        yield place
-        return
-    into = config.folder / PARTS / "stick"
-    shutil.rmtree(into, ignore_errors=True)
-    try:
-        into.mkdir(parents=True)
-        _extract(place, into, int(config.size_mb * 1e6))
-        found = [p.parent for top in (into, *into.iterdir()) for p in top.glob("metadata") if p.is_dir()]
-        if not found:
-            raise UpdateError(f"{place}: there is no metadata/ in it: it must hold a published repository", "FAILED")
-        yield found[0]
-    except (OSError, tarfile.TarError) as exc:
-        raise UpdateError(f"{place}: it cannot be read as a repository: {exc}", "FAILED") from exc
-    finally:
-        shutil.rmtree(into, ignore_errors=True)
-
-
-def _extract(place: Path, into: Path, limit_bytes: int) -> None:
-    """Plain files only, none outside `into`, no more than the limits. Raises UpdateError, OSError, TarError."""
-    size_bytes = 0
-    with tarfile.open(place) as archive:
-        for number, member in enumerate(archive):
-            size_bytes += member.size
-            if number > MEMBERS or size_bytes > limit_bytes:
-                words = f"{place}: more than {MEMBERS} files or {limit_bytes / 1e6:g} MB"
-                raise UpdateError(f"{words}: raise [updates] size_mb, or unpack it and name the folder", "NO_SPACE")
-            if member.isfile() or member.isdir():
-                archive.extract(member, into, filter="data")
