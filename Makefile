@@ -1,10 +1,11 @@
 # Two commands: `make run` shows Limpet at work, `make test` proves it. `make help` lists the others.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint env dashboard lock clean
+.PHONY: help run test truth lint env dashboard lock clean
 
 FOR ?=
 PYTEST ?=
 JOBS ?= auto
+CASE ?=
 BIN := .venv/bin
 
 help: ## this list
@@ -19,6 +20,10 @@ test: ## the whole test suite; PYTEST="tests/test_x.py -x" chooses, JOBS=1 runs 
 	@tools/env.sh dev
 	@$(BIN)/python tools/build_dashboard.py
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -rs $(PYTEST)
+
+truth: ## what the agent answers in every case of the real data: expected, got, latency; CASE="o09 o11" chooses
+	@tools/env.sh dev
+	@$(BIN)/python -m tools.truth $(CASE)
 
 lint: ## ruff and mypy
 	@tools/env.sh dev

@@ -50,13 +50,13 @@ def test_sixty_four_int16_models_are_exact(tmp_path):
     assert done == case("o16-tflite-int16-golden")["expected"]["exact_matches"] == 64
 
 
-def _tensor(path):
+def tensor(path):
     made = onnx.TensorProto()
     made.ParseFromString(path.read_bytes())
     return numpy_helper.to_array(made)
 
 
-def _pinned(folder, path, inputs, outputs):
+def pinned(folder, path, inputs, outputs):
     """A manifest with the ports of the file, pinned to the shapes of the vectors."""
     text = 'schema = 1\nname = "vector"\nversion = "1.0.0"\nmodality = "tensor"\n'
     takes, gives = declared_ports(path, "onnxruntime")
@@ -74,9 +74,9 @@ def test_thirty_nine_onnx_models_agree_with_their_vectors(tmp_path):
     done = 0
     for path in sorted((ROOT / "conformance" / "onnx").glob("*/model.onnx")):
         vectors = path.parent / "test_data_set_0"
-        inputs = [_tensor(vectors / f"input_{n}.pb") for n in range(len(list(vectors.glob("input_*.pb"))))]
-        outputs = [_tensor(vectors / f"output_{n}.pb") for n in range(len(list(vectors.glob("output_*.pb"))))]
-        runner = open_model(_pinned(tmp_path, path, inputs, outputs), artifact_root=path.parent)
+        inputs = [tensor(vectors / f"input_{n}.pb") for n in range(len(list(vectors.glob("input_*.pb"))))]
+        outputs = [tensor(vectors / f"output_{n}.pb") for n in range(len(list(vectors.glob("output_*.pb"))))]
+        runner = open_model(pinned(tmp_path, path, inputs, outputs), artifact_root=path.parent)
         made = runner.run({port.name: array for port, array in zip(runner.inputs, inputs, strict=True)})
         for name, array, expected in zip(made, made.values(), outputs, strict=True):
             np.testing.assert_allclose(array, expected, rtol=1e-3, atol=1e-4, err_msg=f"{path.parent.name} {name}")
