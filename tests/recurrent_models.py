@@ -1,7 +1,7 @@
 """Tiny TFLite models that remember inside: a recurrent cell with a variable tensor, and a resource variable.
 
 cell: y = x + h, then h = y, the variable tensor `h` of a built-in RNN cell. variable: y = x + v, then v = y, where v is
-a resource that a second graph sets to zero once.
+a resource that a second graph sets once. apart: s = x + v, then v = s and y = v + x, read anew.
 """
 
 import flatbuffers
@@ -14,12 +14,12 @@ from tests.tiny_models import manifest_text
 SIZE = 4
 
 
-def make_recurrent(folder, kind):
-    """Write the model file and its model.toml into `folder`; returns the loaded manifest."""
+def make_recurrent(folder, kind, begins=0.0):
+    """Write the file and its model.toml into `folder`; returns the loaded manifest. `begins`: what v is at first."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     path = folder / f"{kind}.tflite"
-    path.write_bytes({"cell": _cell, "variable": _variable}[kind]())
+    path.write_bytes(_cell() if kind == "cell" else _variable(begins, apart=kind == "apart"))
     (folder / "model.toml").write_text(manifest_text(path, kind, shape=(1, SIZE), name=kind))
     for file in (path, folder / "model.toml"):
         file.chmod(0o644)
@@ -75,7 +75,7 @@ def _cell():
     return _packed([lite.BuiltinOperator.RNN], [graph], [np.eye(SIZE), np.zeros(SIZE)])
 
 
-def _variable():
+def _variable(begins, *, apart):
     codes = [
         lite.BuiltinOperator.VAR_HANDLE, lite.BuiltinOperator.READ_VARIABLE, lite.BuiltinOperator.ADD,
         lite.BuiltinOperator.ASSIGN_VARIABLE, lite.BuiltinOperator.CALL_ONCE,
@@ -83,17 +83,19 @@ def _variable():
     handle, once = lite.VarHandleOptionsT(), lite.CallOnceOptionsT()
     handle.sharedName, handle.container, once.initSubgraphIndex = "v", "", 1
     resource, row = lite.TensorType.RESOURCE, (1, SIZE)
-    main = _graph(
-        [_tensor("x", row), _tensor("v", (1,), kind=resource), _tensor("old", row), _tensor("y", row)],
-        [0], [3],
-        [
-            _operator(4, [], [], once), _operator(0, [], [1], handle),
-            _operator(1, [1], [2], lite.ReadVariableOptionsT()), _operator(2, [0, 2], [3], lite.AddOptionsT()),
-            _operator(3, [1, 3], [], lite.AssignVariableOptionsT()),
-        ],
-    )  # fmt: skip
+    names = ["x", "v", "old", "s", "new", "y"] if apart else ["x", "v", "old", "y"]
+    tensors = [_tensor(name, row) if name != "v" else _tensor("v", (1,), kind=resource) for name in names]
+    operators = [
+        _operator(4, [], [], once), _operator(0, [], [1], handle),
+        _operator(1, [1], [2], lite.ReadVariableOptionsT()), _operator(2, [0, 2], [3], lite.AddOptionsT()),
+        _operator(3, [1, 3], [], lite.AssignVariableOptionsT()),
+    ]  # fmt: skip
+    if apart:
+        operators.append(_operator(1, [1], [4], lite.ReadVariableOptionsT()))
+        operators.append(_operator(2, [4, 0], [5], lite.AddOptionsT()))
+    main = _graph(tensors, [0], [names.index("y")], operators)
     first = _graph(
         [_tensor("v1", (1,), kind=resource), _tensor("zero", row, 1)], [], [],
         [_operator(0, [], [0], handle), _operator(3, [0, 1], [], lite.AssignVariableOptionsT())],
     )  # fmt: skip
-    return _packed(codes, [main, first], [np.zeros((1, SIZE))])
+    return _packed(codes, [main, first], [np.full((1, SIZE), begins)])

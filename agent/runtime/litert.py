@@ -172,7 +172,7 @@ def _refuse_variables(interpreter: Any, where: str) -> None:
     ops: list[dict[str, Any]] = getattr(interpreter, "_get_ops_details", list)()  # no public call tells
     if any(op["op_name"] == "VAR_HANDLE" for op in ops):
         words = f"{where}: the graph keeps its state in variables of its own, which streams would share"
-        raise ModelError(f"{words}: export it with the state as inputs and outputs")
+        raise ModelError(f"{words}: export it with the state as inputs and outputs (tools/open_state.py)")
 
 
 def _indices(details: Iterable[dict[str, Any]], names: Mapping[str, str]) -> dict[str, int]:
