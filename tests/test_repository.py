@@ -230,6 +230,19 @@ def test_a_stock_client_refuses_whatever_was_tampered_with(repo, tmp_path, name,
             read(updater, "models/keywords/beta.json")
 
 
+def test_no_roles_metadata_passes_for_that_of_another(tmp_path):
+    """Both are signed by one key and have the same version: a mirror that swaps them would hide a family for long."""
+    repo = Repo(tmp_path)
+    repo.add(MODELS / "vibration")
+    repo.add(versioned(MODELS / "vibration", tmp_path / "newer", "1.1.0"))
+    versions = {path.name.partition(".")[2]: path for path in sorted((repo.mirror / "metadata").glob("2.*.json"))}
+    versions["model-vibration.json"].write_bytes(versions["targets.json"].read_bytes())
+    with served(repo.mirror) as url:
+        updater = client(url, tmp_path / "client", repo.root)
+        with pytest.raises(RepositoryError):
+            read(updater, "models/vibration/stable.json")
+
+
 def test_an_old_timestamp_is_no_news_and_an_expired_one_is_refused(tmp_path):
     """Rollback and freeze, with the stock client."""
     long_ago = dt.datetime.now(dt.UTC).replace(microsecond=0) - dt.timedelta(days=10)

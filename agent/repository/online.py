@@ -22,7 +22,7 @@ def refresh(roles: Roles, force: bool = False) -> bool:
     snapshot: Metadata[Snapshot] | None = roles.published(SNAPSHOT)
     meta = dict(snapshot.signed.meta) if snapshot else {}
     for role in (TARGETS, *roles.published_delegated()):
-        meta[f"{role}.json"] = MetaFile(roles.latest(role))
+        meta[f"{role}.json"] = _meta(roles, role)
     if snapshot is None or snapshot.signed.meta != meta or _tired(roles, SNAPSHOT, snapshot, root):
         if not _renew(roles, SNAPSHOT, Snapshot(version=1 + roles.latest(SNAPSHOT), meta=meta), root):
             return False
@@ -30,7 +30,7 @@ def refresh(roles: Roles, force: bool = False) -> bool:
     timestamp: Metadata[Timestamp] | None = roles.published(TIMESTAMP)
     if timestamp is None or force or _tired(roles, TIMESTAMP, timestamp, root):
         version = 1 + (timestamp.signed.version if timestamp else 0)
-        return _renew(roles, TIMESTAMP, Timestamp(version=version, snapshot_meta=_snapshot_meta(roles)), root)
+        return _renew(roles, TIMESTAMP, Timestamp(version=version, snapshot_meta=_meta(roles, SNAPSHOT)), root)
     return True
 
 
@@ -54,7 +54,9 @@ def _tired(roles: Roles, role: str, made: AnyMetadata, root: Metadata[Root]) -> 
     return not verification(root, role, made) or made.signed.expires - roles.now < half
 
 
-def _snapshot_meta(roles: Roles) -> MetaFile:
-    version = roles.latest(SNAPSHOT)
-    data = roles.workspace.read(roles.workspace.metadata / f"{version}.{SNAPSHOT}.json") or b""
+def _meta(roles: Roles, role: str) -> MetaFile:
+    """Version, length and hash. A version alone would let a mirror serve the metadata of one role as that of another
+    where both have the same key."""
+    version = roles.latest(role)
+    data = roles.workspace.read(roles.workspace.metadata / f"{version}.{role}.json") or b""
     return MetaFile.from_data(version, data, ["sha256"])
