@@ -253,6 +253,14 @@ def test_redirects_are_followed_up_to_their_limit(server, tmp_path):
         WebFetcher(QUICK).download_bytes(f"{server.url}/loop", 100)
 
 
+@pytest.mark.parametrize("location", ["http://[", "https://[::1", "http://[fe80::zz]/", "//[", "http://127.0.0.1:x/"])
+def test_a_redirect_to_no_url_is_refused_in_words(server, location):
+    """Python's own parser raises ValueError over some of them: that would be the end of the updater."""
+    server.faults["odd"] = Fault(location=location)
+    with pytest.raises(UpdateError, match=r"URL|https|no answer"):
+        WebFetcher(QUICK).download_bytes(f"{server.url}/odd", 100)
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -76,7 +76,7 @@ class WebFetcher(Fetcher):
             if response.status not in _REDIRECTS:
                 return response
             response.close()
-            there = urljoin(here, response.headers.get("Location", ""))
+            there = _joined(here, response.headers.get("Location", ""))
             if here.startswith("https:") and not there.startswith("https:"):
                 raise UpdateError(f"{url}: redirects from https to {there}: refused", "DOWNLOAD_FAILED")
             here = there
@@ -100,6 +100,14 @@ class WebFetcher(Fetcher):
             raise UpdateError(f"{url}: this is no URL to fetch from: {exc}", "DOWNLOAD_FAILED") from exc
         except HTTPError as exc:
             raise InterruptedTransferError(f"{url}: no answer: {exc}") from exc
+
+
+def _joined(here: str, there: str) -> str:
+    """Where a redirect leads. Raises UpdateError (DOWNLOAD_FAILED)."""
+    try:
+        return urljoin(here, there)
+    except ValueError as exc:
+        raise UpdateError(f"{here}: redirects to {there!r}, which is no URL: {exc}", "DOWNLOAD_FAILED") from exc
 
 
 def refuse_open_way(url: str) -> None:
