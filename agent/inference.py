@@ -142,8 +142,8 @@ class Inference:
             raise
 
     def run_raw(self, inputs: Tensors) -> Inferred:
-        """Run raw tensors for the fed ports, without [[pre]]; the view that the decoder sees is empty."""
-        return self._infer([dict(inputs)], View(np.empty(0)), self._timer())
+        """Run raw tensors for the fed ports, without [[pre]]; the decoder sees the first one and knows no source."""
+        return self._infer([dict(inputs)], View(inputs[self.manifest.feeds[0].name]), self._timer())
 
     def _rounds(self, made: dict[str, tuple[Array, ...]]) -> list[dict[str, Array]]:
         """The fed tensors of each run: one, or one per cell; a port without cells gives every run the same."""

@@ -16,6 +16,9 @@ Order = Literal["xyxy", "yxyx", "xywh", "yxhw"]
 """The four numbers of a box: two corners, or the centre and the size; y first or x first."""
 
 
+_FEW = 64
+
+
 def corners(numbers: Array, order: Order) -> Array:
     """[n, 4] numbers in `order` as boxes. Sides of negative length become points."""
     values = numbers.astype(np.float64)
@@ -43,27 +46,34 @@ def iou(one: Array, other: Array) -> Array:
     return made
 
 
-def suppressed(boxes: Array, limit: float, most: int) -> list[int]:
+def suppressed(boxes: Array, limit: float, most: int, classes: Array | None = None) -> list[int]:
     """Which boxes stay when each that overlaps a better one by more than `limit` (IoU) goes; at most `most`.
 
-    `boxes` [n, 4] best first; the answer is in that order. Greedy non-maximum suppression, one row of overlaps per box
-    that stays, so memory is that of n numbers.
+    `boxes` [n, 4] best first; the answer is in that order. With `classes`, int [n], a box removes only those of its own
+    class. Greedy non-maximum suppression; memory is that of n numbers, or of a small table for few boxes.
     """
+    if len(boxes) <= _FEW:
+        return _suppressed_few(boxes, limit, most, classes)
     left, kept = np.arange(len(boxes)), list[int]()
     while left.size and len(kept) < most:
         best, rest = left[0], left[1:]
         kept.append(int(best))
-        left = rest[iou(boxes[best : best + 1], boxes[rest])[0] <= limit]
+        stays = iou(boxes[best : best + 1], boxes[rest])[0] <= limit
+        left = rest[stays if classes is None else stays | (classes[rest] != classes[best])]
     return kept
 
 
-def suppressed_by_class(boxes: Array, classes: Array, limit: float, most: int) -> list[int]:
-    """Like `suppressed`, but a box removes only boxes of its own class. `classes`: int [n]."""
-    kept: list[int] = []
-    for one in np.unique(classes):
-        mine = np.flatnonzero(classes == one)
-        kept += mine[suppressed(boxes[mine], limit, most)].tolist()
-    return sorted(kept)[:most]
+def _suppressed_few(boxes: Array, limit: float, most: int, classes: Array | None) -> list[int]:
+    """All overlaps at once: for a handful of boxes calls cost more than numbers."""
+    doubles = iou(boxes, boxes) > limit
+    if classes is not None:
+        doubles &= classes[:, None] == classes
+    gone, kept = np.zeros(len(boxes), bool), list[int]()
+    for i in range(len(boxes)):
+        if not gone[i] and len(kept) < most:
+            kept.append(i)
+            gone |= doubles[i]
+    return kept
 
 
 def picture_size(view: View) -> tuple[int, int]:

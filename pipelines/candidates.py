@@ -13,7 +13,7 @@ import numpy as np
 from agent.errors import ModelError
 from agent.records import Array, Finding, Tensors, View
 from agent.strict import Range
-from pipelines.boxes import picture_size, suppressed, suppressed_by_class, to_source
+from pipelines.boxes import picture_size, suppressed, to_source
 from pipelines.outputs import Activation, Share, activated
 
 Columns = Literal["box_classes", "box_object_classes", "object_box_classes"]
@@ -63,9 +63,7 @@ class Kept:
     def _stay(self, boxes: Array, classes: Array) -> list[int]:
         if self.nms_iou == 1:
             return list(range(min(len(boxes), self.max_findings)))
-        if self.nms_across:
-            return suppressed(boxes, self.nms_iou, self.max_findings)
-        return suppressed_by_class(boxes, classes, self.nms_iou, self.max_findings)
+        return suppressed(boxes, self.nms_iou, self.max_findings, None if self.nms_across else classes)
 
     def best(
         self, scores: Array, activation: Activation, objects: Array | None = None, power: float = 1.0

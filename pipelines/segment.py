@@ -46,31 +46,40 @@ class Segments:
     def __call__(self, outputs: Tensors, view: View, labels: tuple[str, ...], /) -> tuple[Finding, ...]:
         if view.cells:
             raise ModelError(f"decoder '{_STEP}' reads whole pictures: leave the step 'cells' out")
-        numbers, certainty = class_map(outputs[chosen(outputs, self.output, _STEP)], self.form, self.activation)
-        rows, columns = _of_the_source(numbers.shape, view)
-        grain = np.array(picture_size(view) if view.data.ndim > 1 else numbers.shape[::-1]) / numbers.shape[::-1]
+        whole, certainty = class_map(outputs[chosen(outputs, self.output, _STEP)], self.form, self.activation)
+        rows, columns = _of_the_source(whole.shape, view)
+        numbers, sure = whole[rows, columns], None if certainty is None else certainty[rows, columns]
+        size = picture_size(view) if view.data.ndim > 1 else whole.shape[::-1]
+        grain, corner = np.array(size * 2) / (whole.shape[::-1] * 2), np.array((columns.start, rows.start) * 2)
         found = []
-        for number, label in _named(numbers[rows, columns], labels, self.skip):
-            for mask, box in self._areas(numbers[rows, columns] == number):
-                low, high = np.add(box[:2], (columns.start, rows.start)), np.add(box[2:], (columns.start, rows.start))
-                placed = to_source(np.concatenate([low * grain, high * grain])[None], view)[0].tolist()
-                score = 1.0 if certainty is None else float(certainty[rows, columns][mask].mean())
-                found.append(Finding(label, score, tuple(placed), value=float(mask.mean()), unit="1"))
+        for number, label in self._named(numbers, labels):
+            for mask, share, box in self._areas(numbers == number):
+                left, top, right, bottom = to_source(((box + corner) * grain)[None], view)[0].tolist()
+                score = 1.0 if sure is None else float(sure[mask].mean())
+                found.append(Finding(label, score, (left, top, right, bottom), value=share, unit="1"))
         return tuple(sorted(found, key=lambda f: -float(f.value or 0)))
 
-    def _areas(self, mask: Array) -> list[tuple[Array, tuple[int, ...]]]:
-        """What is told of a class: masks over the same points with their boxes."""
+    def _named(self, numbers: Array, labels: tuple[str, ...]) -> list[tuple[int, str]]:
+        """The classes of a map that are told, with their labels; numbers beyond the labels (borders) are not."""
+        counted = np.bincount(numbers.ravel() + 1)[1:]  # far faster than a sort of all points; -1 is no class
+        large = np.flatnonzero(counted >= max(1.0, self.min_share * numbers.size)).tolist()
+        named = [(n, labels[n] if labels else str(n)) for n in large if n < len(labels) or not labels]
+        return [(n, label) for n, label in named if label not in self.skip]
+
+    def _areas(self, mask: Array) -> list[tuple[Array, float, Array]]:
+        """What is told of a class: masks over the same points with their shares and boxes, int [4]."""
         if not self.regions:
             x, y = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-            areas = [(mask, (int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1))]
+            areas = [(mask, np.array((x[0], y[0], x[-1] + 1, y[-1] + 1)))]
         else:
             numbered, boxes = regions(mask, self.regions)
-            areas = [(numbered == i + 1, box) for i, box in enumerate(boxes)]
-        return [(area, box) for area, box in areas if area.mean() >= self.min_share]
+            areas = [(numbered == i + 1, np.array(box)) for i, box in enumerate(boxes)]
+        shares = [(area, np.count_nonzero(area) / area.size, box) for area, box in areas]
+        return [(area, share, box) for area, share, box in shares if share >= self.min_share]
 
 
 def class_map(port: Array, form: Form, activation: Activation) -> tuple[Array, Array | None]:
-    """The class number of every point, int64 [rows, columns], and how certain it is, float64, unless it is not told.
+    """The class number of every point, int [rows, columns], and how certain it is, float64, unless it is not told.
 
     Raises ModelError when the port is no map of that form.
     """
@@ -80,7 +89,7 @@ def class_map(port: Array, form: Form, activation: Activation) -> tuple[Array, A
         if array.ndim != 2:
             raise ModelError(f"decoder '{_STEP}': an output of shape {list(port.shape)} is no map: choose another form")
         need_finite(array, _STEP)
-        return np.rint(array).clip(-1, _MOST_CLASSES).astype(np.int64), None
+        return array.clip(-1, _MOST_CLASSES).astype(np.int32), None
     if array.ndim != 3:
         raise ModelError(f"decoder '{_STEP}': an output of shape {list(port.shape)} has no scores: choose another form")
     need_finite(array, _STEP)
@@ -88,13 +97,6 @@ def class_map(port: Array, form: Form, activation: Activation) -> tuple[Array, A
     if scores.shape[2] == 1:
         scores = np.concatenate([1 - scores, scores], axis=2)
     return scores.argmax(axis=2), scores.max(axis=2)
-
-
-def _named(numbers: Array, labels: tuple[str, ...], skip: tuple[str, ...]) -> list[tuple[int, str]]:
-    """The class numbers in a map that are told, with their labels; numbers beyond the labels (borders) are not."""
-    counted = np.bincount(numbers[numbers >= 0])  # far faster than a sort of all points
-    there = [n for n in np.flatnonzero(counted).tolist() if n < len(labels) or not labels]
-    return [(n, label) for n in there if (label := labels[n] if labels else str(n)) not in skip]
 
 
 def _of_the_source(shape: tuple[int, ...], view: View) -> tuple[slice, slice]:

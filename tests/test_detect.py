@@ -12,8 +12,9 @@ from agent.errors import ConfigError, ModelError
 from agent.manifest import Port
 from agent.records import View
 from agent.runtime.quant import dequantise
+from pipelines import boxes as boxes_module
 from pipelines import make_step
-from pipelines.boxes import areas, corners, iou, suppressed, suppressed_by_class, to_source
+from pipelines.boxes import areas, corners, iou, suppressed, to_source
 from pipelines.image import image_view
 
 LABELS = ("cat", "dog", "owl")
@@ -78,7 +79,17 @@ def test_boxes_suppress_only_their_own_class(boxes, data):
     """The union of what stays of each class alone."""
     classes = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(boxes), max_size=len(boxes))))
     alone = [np.flatnonzero(classes == c)[naive(boxes[classes == c], 0.4)] for c in np.unique(classes)]
-    assert suppressed_by_class(boxes, classes, 0.4, 100) == sorted(np.concatenate(alone).tolist())
+    assert suppressed(boxes, 0.4, 100, classes) == sorted(np.concatenate(alone).tolist())
+
+
+@given(boxes_of, st.data())
+def test_few_boxes_and_many_are_suppressed_alike(boxes, data):
+    """The short way for a handful gives what the long way gives, with classes and without, and with a limit."""
+    classes = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(boxes), max_size=len(boxes))))
+    short = [suppressed(boxes, 0.3, most, kinds) for kinds in (None, classes) for most in (2, 100)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boxes_module, "_FEW", 0)
+        assert [suppressed(boxes, 0.3, most, kinds) for kinds in (None, classes) for most in (2, 100)] == short
 
 
 @pytest.mark.parametrize("order", ["xyxy", "yxyx", "xywh", "yxhw"])
@@ -394,6 +405,24 @@ def test_nothing_found_is_no_finding():
     assert decoder("box_grid", move="none")({"t": grid(16, 1, 8)}, VIEW, LABELS) == ()
     outputs = {"boxes": np.zeros((1, 900, 4)), "scores": np.zeros((1, 900, 3))}
     assert decoder("box_anchors", level=SSD)(outputs, VIEW, LABELS) == ()
+
+
+RAW = {
+    "boxes": ({"columns": ["box", "score", "class"], "order": "xyxy"}, {"t": np.array([[0.1, 0.2, 0.3, 0.4, 0.9, 1]])}),
+    "box_table": ({"unit": "fraction"}, {"t": candidates(0)[None] / ([SIDE] * 4 + [1] * 3)}),
+    "box_grid": (GRIDS["fastest"][3], {"t": lay(grid(16, 1, 8), 16, fastest)[None]}),
+    "box_anchors": ({"level": SSD}, {"boxes": np.zeros((1, 900, 4)), "scores": np.full((1, 900, 3), 0.9)}),
+}
+
+
+@pytest.mark.parametrize("shape", [(1, SIDE, SIDE, 3), (1, 3, SIDE, SIDE), (1, SIDE, SIDE), (SIDE, SIDE, 3)])
+@pytest.mark.parametrize("step", RAW)
+def test_raw_tensors_are_decoded_in_pixels_of_the_models_picture(step, shape):
+    """Golden arrays have no source: whatever the layout of the input, boxes are told in its own pixels."""
+    keys, outputs = RAW[step]
+    found = decoder(step, **keys)(outputs, View(np.zeros(shape, np.uint8)), LABELS)
+    assert len(found) > 0
+    assert found == decoder(step, **keys)(outputs, View(VIEW.data), LABELS)
 
 
 def test_numbers_that_are_not_finite_are_refused():
