@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.app.shelf import FACTORY_MODELS
 from agent.cli import main
 from agent.errors import ModelError
 from agent.manifest import load_manifest
@@ -45,6 +46,17 @@ def rows(text):
             if pattern := SCHEMA["properties"][key].get("pattern"):
                 assert re.search(pattern, value)
     return made
+
+
+def test_the_configuration_may_be_named_before_the_verb_or_behind_it(capsys, tmp_path):
+    """A folder that is named twice, or is the factory's, is listed once."""
+    config = tmp_path / "limpet.toml"
+    config.write_text(f'schema = 1\n[models]\nfolders = ["{FACTORY_MODELS}", "{FACTORY_MODELS}"]\n'
+                      f'[updates]\nfolder = "{tmp_path}/depot"\n')  # fmt: skip
+    status, out, _ = limpet(capsys, "--config", config, "list", "--json")
+    names = [row["name"] for row in rows(out)]
+    assert (status, names) == (0, sorted(set(names)))
+    assert limpet(capsys, "list", "--json", "--config", config) == (status, out, "")
 
 
 def test_list_shows_every_model_and_what_is_wrong(capsys, shelf):

@@ -70,6 +70,11 @@ def test_two_people_sign_in_two_places(repo, tmp_path):
     assert "1 of 2, missing" in rows(repo)[0]["targets"]["pending"]
     status, said = repo("publish", tmp_path / "mirror")
     assert (status, "read back 0 targets" in said) == (1, True)
+    public = first.with_suffix(".pub").name
+    (ben / public).rename(tmp_path / public)
+    status, said = repo("sign", "--keys", ben)
+    assert (status, "a key is NAME.key with its NAME.pub beside it" in said) == (1, True)
+    (tmp_path / public).rename(ben / public)
     status, said = repo("sign", "--keys", ben)
     assert (status, "model-vibration: 1 signatures added" in said) == (0, True)
     status, said = repo("publish", tmp_path / "mirror")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import config
-from agent.settings import capture, core, envelope, rules, runtime
+from agent.settings import capture, commands, core, envelope, rules, runtime, technician
 from agent.strict import describe
 from pipelines import STEPS
 
@@ -65,10 +65,15 @@ key = "keys/reader.key"
 site = "plant"
 device = "press-3"
 keys = ["keys/device.pub"]
+
+[technician]                             # who also asks devices for something: limpet request
+key = "keys/ann.key"                     # limpet keys new technician --out keys --name ann
 ```
 
-As an ordinary user, set `[paths] runtime`, `[store] folder` and `key_file`, and `[models] folders` too: their
-defaults are those of the service.
+As an ordinary user, in a checkout, more has to be named, because the defaults are those of the service: `[paths]
+runtime`, `[store] folder` and `key_file`, `[models] folders`, and where they are used `[updates] folder`, `spool` and
+`ring_folder` with `updater = "child"`, `[commands] journal`, `[identity] folder`. Depot and spool are made where they
+are not there.
 """
 
 STEPS_HEAD = """# Steps
@@ -142,10 +147,13 @@ def page() -> str:
             cls = typing.cast("type[Any]", part.default_factory)
             parts.append(table(cls, f"[{part.name}]"))
             parts.extend(nested(cls, part.name))
-    parts.append("## reader.toml\n\nWhat `limpet watch` reads.\n")
+            if cls is commands.CommandsConfig:
+                parts.append(table(commands.CommandKey, "[[commands.key]]"))
+    parts.append("## reader.toml\n\nWhat `limpet watch` and `limpet request` read.\n")
     parts.append("### [broker]\n\nThe keys of [uplink] that concern a connection.\n")
     parts += [table(envelope.ReaderConfig, "[reader]"), table(envelope.ReaderLimits, "[reader.limits]")]
     parts.append(table(envelope.DeviceTrust, "[[reader.device]]"))
+    parts.append(table(technician.TechnicianConfig, "[technician]"))
     parts.append("## Sources: [sources.NAME]\n\nThe key `kind` chooses; docs/capture.md shows each with an example.\n")
     parts += [table(cls, f'kind = "{tag}"', frozenset({"kind"})) for tag, cls in tagged(capture.SourceConfig)]
     parts.append(table(capture.MaskConfig, "[sources.NAME.mask]"))

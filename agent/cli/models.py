@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.app.shelf import FACTORY_MODELS
 from agent.cli.depotmodels import bad, change, held, use
-from agent.cli.options import DEFAULT_CONFIG, Commands, add_config
+from agent.cli.options import DEFAULT_CONFIG, Commands, add_config, add_config_again
 from agent.config import load_config
 from agent.depot import State
 from agent.errors import LimpetError
@@ -54,6 +54,8 @@ def add_parser(sub: Commands) -> None:
         if name in ("activate", "pin"):
             many = None if name == "activate" else "?"
             changing.add_argument("version", nargs=many, default="", metavar="VERSION", help="or 'factory'")
+    for verb in verbs.choices.values():
+        add_config_again(verb)
     new = verbs.add_parser("new", help="print a model.toml written from a model file")
     new.add_argument("file", type=Path, metavar="FILE", help=".tflite or .onnx")
     new.add_argument("--write", action="store_true", help="write it beside the file, if there is none yet")
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     config, updates = _configs(args.config)
     if args.verb in CHANGES:
         return change(updates, args.verb, args.model, getattr(args, "version", ""))
-    roots = args.folder or [*config.folders, FACTORY_MODELS]
+    roots = args.folder or list(dict.fromkeys([*config.folders, FACTORY_MODELS]))
     if args.verb == "list":
         rows = list(_rows(roots, None if args.folder else updates))
         more = () if args.folder else ("use",)

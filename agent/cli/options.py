@@ -13,3 +13,8 @@ DEFAULT_CONFIG = Path("/etc/limpet/limpet.toml")
 def add_config(parser: argparse.ArgumentParser) -> None:
     """--config: the agent's own file, unless another is named."""
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="limpet.toml (default %(default)s)")
+
+
+def add_config_again(verb: argparse.ArgumentParser) -> None:
+    """The same behind a verb, for people who write it there; what stood before the verb counts otherwise."""
+    verb.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=f"limpet.toml (default {DEFAULT_CONFIG})")

@@ -133,6 +133,8 @@ def _sign(publisher: Publisher, _: argparse.Namespace) -> None:
     added = publisher.sign()
     for role, count in added.items():
         print(f"{role}: {count} signatures added")
+    if added and not any(added.values()):
+        print("none of the missing keys is at hand: a key is NAME.key with its NAME.pub beside it, in --keys DIR")
     if not added:
         print("nothing waits for signatures")
 

@@ -37,7 +37,7 @@ class UpdatesConfig:
     """Local time of day in which the timer may install, e.g. "02:00-05:00"; empty: always. Requests do not wait."""
     jitter_s: Annotated[int, Range(0, 86400)] = 1800
     """`limpet update --timer` spreads the devices of a fleet over this time, seconds; the device's name decides the
-    place. systemd's limpet-update.timer spreads them over an hour by itself, by the machine's id."""
+    place. systemd's limpet-update.timer spreads them over half an hour by itself, by the machine's id."""
     bandwidth_kib_s: Annotated[int, Range(0, 1 << 20)] = 0
     """Most KiB per second that a download takes; 0: no limit."""
     slowest_bytes_s: Annotated[int, Range(1, 1 << 30)] = 1024
