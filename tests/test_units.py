@@ -1,5 +1,6 @@
 """The unit files are valid, tight, and allow what each part needs and no more."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 
 from agent.config import Config, read_toml
 from agent.strict import build
+from agent.updates.jobs import waiting
 
 SYSTEMD = Path(__file__).resolve().parent.parent / "systemd"
 UNIT = SYSTEMD / "limpet.service"
@@ -136,3 +138,26 @@ def test_the_shipped_configuration_is_understood():
     config = build(Config, read_toml(SYSTEMD / "limpet.toml"), "limpet.toml")
     assert config.metrics.listen == "127.0.0.1:9464"
     assert config.envelope.mode == "sealed"
+
+
+def test_the_timer_leaves_its_job_whatever_lies_in_the_spool(tmp_path):
+    """A pipe, a folder or a link under a name that it could use: it neither waits, nor fails, nor follows."""
+    (tmp_path / "precious").write_text("kept")
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    os.mkfifo(spool / "timer.json.new")
+    (spool / "timer.json").mkdir()
+    (spool / "new").symlink_to(tmp_path / "precious")
+    (line,) = [value for key, value in settings(SYSTEMD / "limpet-update-timer.service") if key == "ExecStart"]
+    command = line.removeprefix("/bin/sh -c '").removesuffix("'").replace("$$", "$").replace('\\\\"', '\\"')
+    subprocess.run(["/bin/sh", "-c", command], cwd=spool, check=True, timeout=10)
+    jobs = [job for path, job in waiting(spool) if path.is_file()]
+    assert [job.do for job in jobs] == ["timer"]
+    assert (tmp_path / "precious").read_text() == "kept"
+    assert [path.stat().st_mode & 0o777 for path in spool.glob("timer-*")] == [0o600]
+
+
+def test_nobody_takes_the_jobs_of_others_away():
+    """The spool belongs to the updater, is written by the group, and is sticky."""
+    text = (SYSTEMD / "limpet.tmpfiles").read_text()
+    assert re.search(r"(?m)^d /run/limpet-update +3770 limpet-update limpet -$", text)
