@@ -7,6 +7,7 @@ without a box pass.
 """
 
 import math
+import re
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Annotated
@@ -23,6 +24,7 @@ _Seconds = Annotated[float, Range(0, 3600)]
 _STEADY_S = 0.3
 """A track's velocity is that of about so long: the boxes of a thing at rest tremble by a few pixels."""
 _FORBIDDEN = 1e6
+_NUMBER = re.compile(r"#\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,11 @@ class Tracks:
             top, bottom = (min(max(y, 0.0), float(size[1])) for y in (top, bottom))
         name, age_s = f"{track.label}#{track.number}", now_s - track.first_s
         return Finding(name, track.score, (left, top, right, bottom), value=age_s, unit="s")
+
+
+def unnumbered(label: str) -> str:
+    """A label without the number of its track: "door/person#7" -> "door/person"; others as they are."""
+    return _NUMBER.sub("", label)
 
 
 def _centre(box: tuple[float, float, float, float]) -> tuple[float, float]:

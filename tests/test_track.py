@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError
-from agent.records import Finding, View
+from agent.records import Draft, Finding, View
 from agent.rules import initial, step
 from agent.settings.rules import Appears, Clears, Counts, Crosses
+from agent.trial.agreement import Events, agree
 from pipelines import make_step
 from pipelines.assign import assigned
 
@@ -157,6 +158,20 @@ def test_rules_tell_each_thing_once_how_many_there_are_and_how_long_they_stayed(
     assert [body["count"] for _, body in counted] == [1, 2, 1, 0]
     loitering = decided(Crosses(kind="crosses", label="person#*", threshold=4.0), told)
     assert [(t, body["label"]) for t, body in loitering] == [(pytest.approx(6.0, abs=0.3), "person#2")]
+
+
+def test_two_models_agree_whatever_numbers_their_tracks_have():
+    """A candidate that saw one ghost more counts on from another number: the same people, the same events."""
+    now = (Finding("person#7", 0.9, box(9, 9), value=3.0), Finding("door/person#7", 0.9, box(9, 9), value=2.0))
+    then = (Finding("person#8", 0.8, box(9, 9), value=0.5), Finding("door/person#8", 0.8, box(9, 9), value=0.1))
+    assert agree(now, then, 0.05)
+    assert not agree(now, then[:1], 0.05)
+    assert not agree((Finding("reading", 0.9, value=3.0),), (Finding("reading", 0.9, value=4.0),), 0.05)
+    events = Events()
+    made = [Draft("s", "appears", {"label": f"person#{n}"}, 0.0, 0.0, decided_by="r") for n in (7, 8)]
+    events.told(made[:1], made[1:], 0.0)
+    events.finish()
+    assert events.changed == 0
 
 
 def test_keys_that_cannot_work_are_refused():

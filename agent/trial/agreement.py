@@ -7,10 +7,12 @@ findings tell sooner.
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from agent.records import Draft, Finding
 from agent.rules.decision import told
+from pipelines.track import unnumbered
 
 SURE: Final = 0.5
 """Findings with at least this score are compared; below it a model says that it does not know."""
@@ -27,7 +29,8 @@ TOLD: Final = ("label", "score", "value")
 def agree(now: tuple[Finding, ...], then: tuple[Finding, ...], tolerance: float) -> bool:
     """Whether two models say the same: the same sure labels, equally often, with values within `tolerance` (relative).
 
-    A value that is text must be the same text. Boxes and intervals are not compared.
+    A value that is text must be the same text. Boxes and intervals are not compared, and of tracks neither the number
+    nor the age: one ghost more or less would shift all numbers after it.
     """
     mine, theirs = _sure(now), _sure(then)
     same_labels = [one.label for one in mine] == [one.label for one in theirs]
@@ -84,7 +87,13 @@ class Events:
 
 
 def _sure(findings: tuple[Finding, ...]) -> list[Finding]:
-    return sorted((one for one in findings if one.score >= SURE), key=lambda one: (one.label, -one.score))
+    sure = (_without_number(one) for one in findings if one.score >= SURE)
+    return sorted(sure, key=lambda one: (one.label, -one.score))
+
+
+def _without_number(finding: Finding) -> Finding:
+    label = unnumbered(finding.label)
+    return finding if label == finding.label else replace(finding, label=label, value=None)
 
 
 def _close(a: float | str | None, b: float | str | None, tolerance: float) -> bool:
@@ -103,7 +112,8 @@ def _take(waiting: list[tuple[float, Draft]], draft: Draft) -> bool:
 
 def _key(draft: Draft) -> tuple[object, ...]:
     body = draft.body
-    return draft.pipeline, draft.decided_by, draft.kind, body.get("label"), body.get("direction"), body.get("count")
+    label = unnumbered(str(body.get("label", "")))
+    return draft.pipeline, draft.decided_by, draft.kind, label, body.get("direction"), body.get("count")
 
 
 def _event(draft: Draft) -> dict[str, Any]:
