@@ -1,6 +1,7 @@
 """`limpet repo` as a publisher types it: from one laptop to two people, and what is said on the way."""
 
 import json
+import re
 import shutil
 import types
 
@@ -166,6 +167,19 @@ def test_a_sealed_model_is_told_as_such(repo, tmp_path):
     status, said = repo("add", MODELS / "vibration", "--no-selftest", "--seal-for", tmp_path / "door.pub")
     assert (status, "sealed for 1 keys" in said) == (0, True)
     assert rows(repo)[1][0]["sealed_for"] == 1
+
+
+def test_sealing_what_was_published_before_keeps_no_secret(repo, tmp_path):
+    """The blob of an earlier plain version stays in the repository, and the publisher hears of it."""
+    folder = tmp_path / "vibration"
+    shutil.copytree(MODELS / "vibration", folder)
+    repo("init", tmp_path / "r")
+    main(["keys", "new", "reader", "--out", str(tmp_path), "--name", "door"])
+    assert "is no secret" not in repo("add", folder, "--no-selftest")[1]
+    text = (folder / "model.toml").read_text()
+    (folder / "model.toml").write_text(re.sub(r'(?m)^version = ".*"', 'version = "9.0.0"', text))
+    status, said = repo("add", folder, "--no-selftest", "--seal-for", tmp_path / "door.pub")
+    assert (status, "is no secret: the same file lies here unencrypted" in said) == (0, True)
 
 
 def test_where_there_is_no_repository_the_answer_says_so(repo, tmp_path):

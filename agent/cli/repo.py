@@ -86,6 +86,9 @@ def _add(publisher: Publisher, args: argparse.Namespace) -> None:
     made = publisher.add_model(proven, recipients)
     sealed = f", sealed for {len(recipients)} keys" if recipients else ""
     print(f"added {made}: {len(made.files)} files, {made.stored_bytes} bytes{sealed}")
+    for entry in made.files:
+        if entry.sealed is not None and (publisher.workspace.blobs / entry.sha256).exists():
+            print(f"{entry.path} is no secret: the same file lies here unencrypted, from a version that was not sealed")
     _maybe_release(publisher, "model", made.name, made.version, args)
 
 
