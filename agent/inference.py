@@ -24,6 +24,7 @@ from agent.runtime.quant import zeros
 from agent.settings.runtime import RuntimeOptions
 from pipelines import Decoder, Follow, Post, Pre, make_step
 from pipelines.chain import Chain, make_posts
+from pipelines.outputs import decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ class Inference:
     def _decode(self, raw: Tensors, view: View) -> tuple[Finding, ...]:
         assert self._decoder is not None
         real = {port.name: dequantise(raw[port.name], port) for port in self.runner.outputs}
-        return self._post(self._decoder(real, view, self.manifest.labels), view)
+        return self._post(decoded(self._decoder, real, view, self.manifest.labels), view)
 
 
 def _chains(manifest: Manifest) -> list[tuple[Input, tuple[Pre, ...]]]:

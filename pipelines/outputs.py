@@ -1,15 +1,26 @@
-"""What decoders share: the port they read, the range of a score, and what brings scores to that range."""
+"""What decoders share: how they are called, the port they read, the range of a score, what brings scores to it."""
 
 from typing import Annotated, Literal
 
 import numpy as np
 
 from agent.errors import ModelError
-from agent.records import Array, Tensors
+from agent.records import Array, Finding, Tensors, View
 from agent.strict import Range
+from pipelines import Decoder
 
 Share = Annotated[float, Range(0, 1)]
 Activation = Literal["none", "softmax", "sigmoid"]
+
+
+def decoded(decoder: Decoder, outputs: Tensors, view: View, labels: tuple[str, ...]) -> tuple[Finding, ...]:
+    """What `decoder` finds. Raises ModelError, also where outputs of these shapes cannot be what it reads."""
+    try:
+        return decoder(outputs, view, labels)
+    except (ValueError, IndexError) as exc:  # numpy's words for arrays that do not go together
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        name = type(decoder).__name__
+        raise ModelError(f"decoder {name} cannot read {shapes} ({exc}): correct [decoder] or [[output]]") from exc
 
 
 def chosen(outputs: Tensors, name: str, decoder: str) -> str:

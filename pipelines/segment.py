@@ -47,6 +47,8 @@ class Segments:
         if view.cells:
             raise ModelError(f"decoder '{_STEP}' reads whole pictures: leave the step 'cells' out")
         whole, certainty = class_map(outputs[chosen(outputs, self.output, _STEP)], self.form, self.activation)
+        if not whole.size:
+            raise ModelError(f"decoder '{_STEP}': the map of shape {list(whole.shape)} is empty: correct the output")
         rows, columns = _of_the_source(whole.shape, view)
         numbers, sure = whole[rows, columns], None if certainty is None else certainty[rows, columns]
         size = picture_size(view) if view.data.ndim > 1 else whole.shape[::-1]

@@ -16,6 +16,7 @@ from pipelines import boxes as boxes_module
 from pipelines import make_step
 from pipelines.boxes import areas, corners, iou, suppressed, to_source
 from pipelines.image import image_view
+from pipelines.outputs import decoded
 
 LABELS = ("cat", "dog", "owl")
 SIDE = 160
@@ -434,6 +435,37 @@ def test_numbers_that_are_not_finite_are_refused():
     table[3, 5], table[3, 0] = 0.9, np.inf
     with pytest.raises(ModelError, match="'box_table': a box is not finite"):
         decoder("box_table")({"t": table[None]}, View(np.zeros((SIDE, SIDE, 3), np.uint8)), LABELS)
+
+
+DECODERS = [
+    ("boxes", {}), ("boxes", {"count": "count"}), ("boxes", {"columns": ["box", "score", "class"]}),
+    ("box_table", {"boxes": "boxes"}), ("box_table", {"boxes": "boxes", "scores": "scores"}),
+    ("box_table", {"columns": "object_box_classes", "activation": "softmax", "background": "last"}),
+    ("box_grid", {"heads": ["boxes"]}), ("box_grid", {"heads": ["boxes"], "strides": [8, 16]}), ("box_grid", {}),
+    ("box_grid", {"heads": ["boxes"], "score_heads": ["scores"], "box": "sides", "bins": 2}),
+    ("box_grid", {"heads": ["boxes"], "object_heads": ["count"], "anchors": [ANCHORS], "size_of": "anchor"}),
+    ("box_anchors", {"level": SSD}), ("segments", {}), ("segments", {"form": "scores", "output": "scores"}),
+    ("segments", {"form": "scores_first", "regions": 2}), ("keypoints", {}), ("keypoints", {"scores": "scores"}),
+    ("heatmaps", {}), ("heatmaps", {"offsets": "scores"}), ("classify", {}),
+]  # fmt: skip
+sizes = st.lists(st.sampled_from([0, 1, 2, 3, 4, 6, 7, 8, 20]), max_size=4)
+numbers = st.sampled_from([0.0, 0.7, 1.0, -5.0, 300.0, 1e30, float("nan"), float("inf")])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(DECODERS), st.lists(st.tuples(sizes, numbers), min_size=4, max_size=4), st.data())
+def test_outputs_of_any_shape_and_number_give_findings_or_a_model_error(made, ports, data):
+    """Whatever a graph puts out, a lane counts a refusal and lives: no other exception, and no NaN in a finding."""
+    step, keys = made
+    names = ("boxes", "classes", "scores", "count")
+    outputs = {n: np.full(shape, number, np.float32) for n, (shape, number) in zip(names, ports, strict=True)}
+    labels = data.draw(st.sampled_from([(), LABELS[:1], LABELS]))
+    try:
+        found = decoded(decoder(step, **keys), outputs, VIEW, labels)
+    except ModelError:
+        return
+    assert all(np.isfinite([f.score, *(f.box or ())]).all() for f in found)
+    assert len(found) <= 400
 
 
 def test_labels_that_do_not_fit_are_refused():
