@@ -160,14 +160,15 @@ def test_a_model_that_nobody_uses_any_more_is_closed(rig, tmp_path):
     assert agent.versions()[-1] == "1.1.0"
 
 
-def test_without_a_burnt_try_no_candidate_runs(rig, tmp_path):
-    """The step before the start failed: fail closed."""
+def test_without_a_burnt_try_no_candidate_runs(rig, tmp_path, caplog):
+    """The step before the start failed: fail closed, and say so."""
     agent = rig()
     agent.succession._token = None
     offer(agent.depot, tmp_path, "good", "1.1.0")
     agent.until(lambda: len(agent.results) > 60)
     assert set(agent.versions()) == {"1.0.0"}
     assert agent.jobs() == []
+    assert "waits: no try of it was burnt before this start" in caplog.text
 
 
 def test_a_candidate_that_takes_the_agent_down_runs_out_of_tries(tmp_path):

@@ -135,6 +135,10 @@ class Succession:
         self._lines += [_Line(name, (), state.model(name).active) for name in unused]
         for line in self._lines:
             line.wanted = state.model(line.name)
+            trial = line.wanted.trial
+            if trial is not None and self._usable(trial) is None:
+                why = "no try of it was burnt before this start: see limpet-try.service, then restart the agent"
+                log.warning("model=%s candidate=%s waits: %s", line.name, trial.pick, why)
 
     def _reconcile(self, line: _Line) -> None:
         if line.loading_s is not None:
