@@ -16,7 +16,8 @@ Activation = Literal["none", "softmax", "sigmoid"]
 def decoded(decoder: Decoder, outputs: Tensors, view: View, labels: tuple[str, ...]) -> tuple[Finding, ...]:
     """What `decoder` finds. Raises ModelError, also where outputs of these shapes cannot be what it reads."""
     try:
-        return decoder(outputs, view, labels)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused by name
+            return decoder(outputs, view, labels)
     except (ValueError, IndexError) as exc:  # numpy's words for arrays that do not go together
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
         name = type(decoder).__name__
