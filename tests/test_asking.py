@@ -5,7 +5,7 @@ import json
 import pytest
 
 from agent.broker import Message
-from agent.cli.requestview import fields, position
+from agent.cli.requestview import Lines, Page, fields, position
 from agent.envelope.keys import SigningKey
 from agent.envelope.opener import Opened
 from agent.errors import ConfigError
@@ -141,3 +141,25 @@ def test_a_technician_signs_what_a_device_can_verify(tmp_path):
     assert dict(parse_request(made.payload, target).verified(key.public).args) == {"model": "door"}
     with pytest.raises(ConfigError, match="limpet keys new technician"):
         Technician(TechnicianConfig(), {})
+
+
+@pytest.mark.parametrize("detail", [[1, 2], "text", 7, None, {"model": "door"}])
+def test_a_state_of_an_odd_shape_ends_no_round(detail):
+    """One device of a thousand was taken over: the others are asked all the same."""
+    round_ = a_round("a", "b", parallel=1, abort_after=9)
+    list(round_.due())
+    assert round_.take(state("a", "failed", 5, text="no", detail=detail)).failed
+    assert [message.topic.split("/")[3] for message in round_.due()] == ["b"]
+
+
+@pytest.mark.parametrize("text", ["[/nothing]", "raise [updates] size_mb", "\x1b]0;pwned\x07", "[bold", "\x9b2J", "\u202e"])
+@pytest.mark.parametrize("view", [Page, lambda round_: Lines(round_, as_json=False)])
+def test_what_a_device_says_steers_no_terminal(capsys, view, text):
+    """It is neither markup nor a control sequence, whatever it looks like, and nothing of the words is lost."""
+    round_ = a_round("a")
+    list(round_.due())
+    with view(round_) as shown:
+        shown.tell(round_.take(state("a", "failed", 5, text=text)))
+    said = capsys.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in said), repr(said)
+    assert "".join(c for c in text if c.isprintable()) in said.replace("\n", "")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.cli.rights import become_owner
+from agent.cli.terminal import shown
 from agent.depot import ModelState, Pick
 from agent.errors import ConfigError, LimpetError
 from agent.progress import Progress
@@ -77,7 +78,7 @@ def change(config: UpdatesConfig, do: Do, model: str, version: str = "") -> int:
     if ended is None:
         print(f"the updater has not answered within {PATIENCE_S:g} s: look at limpet-update.service", file=sys.stderr)
         return 1
-    print(ended.text or ended.status, file=sys.stderr if ended.reason else sys.stdout)
+    print(shown(ended.text or ended.status), file=sys.stderr if ended.reason else sys.stdout)
     return 0 if ended.status == "successful" else 1
 
 

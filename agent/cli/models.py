@@ -11,6 +11,7 @@ from typing import Any
 from agent.app.shelf import FACTORY_MODELS
 from agent.cli.depotmodels import bad, change, held, use
 from agent.cli.options import DEFAULT_CONFIG, Commands, add_config, add_config_again
+from agent.cli.terminal import shown
 from agent.config import load_config
 from agent.depot import State
 from agent.errors import LimpetError
@@ -215,4 +216,4 @@ def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -
 
 
 def _cell(column: str, value: object) -> str:
-    return str(value)[:12] if column == "sha256" else str(value)
+    return str(value)[:12] if column == "sha256" else shown(str(value))

@@ -6,8 +6,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
+from agent.cli.terminal import shown
 from agent.progress import STATUSES
 from agent.technician.asking import Asked, Round, words
 
@@ -45,7 +47,7 @@ class Page:
             return
         row = self._rows[f"{changed.target.id}{changed.target.site}/{changed.target.device}"]
         colour = "green" if changed.ok else "red" if changed.failed else "cyan"
-        self._bars.update(row, completed=position(changed), words=f"[{colour}]{words(changed)}")
+        self._bars.update(row, completed=position(changed), words=f"[{colour}]{escape(shown(words(changed)))}")
 
 
 class Lines:
@@ -68,7 +70,7 @@ class Lines:
         if self._as_json:
             print(json.dumps(fields(changed)), flush=True)
         else:
-            print(f"{target.site}/{target.device} {target.operation} {words(changed)}", flush=True)
+            print(f"{target.site}/{target.device} {target.operation} {shown(words(changed))}", flush=True)
 
 
 def position(one: Asked) -> float:

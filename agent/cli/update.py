@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.cli.options import Commands, add_config
 from agent.cli.rights import become_owner
+from agent.cli.terminal import shown
 from agent.depot import AGENT, ModelState, read_state, write_token
 from agent.depot.places import drop_token
 from agent.errors import ConfigError, UpdateError
@@ -166,7 +167,7 @@ def _status(terms: Terms, as_json: bool) -> int:
     if state.damaged:
         print(f"! {state.damaged}")
     for name, model in rows:
-        print(f"{name:<24} {'  '.join(f'{key}: {value}' for key, value in _row(model).items() if value)}")
+        print(shown(f"{name:<24} {'  '.join(f'{key}: {value}' for key, value in _row(model).items() if value)}"))
     for progress in book.every()[-10:]:
         print(_line(progress))
     return 1 if state.damaged else 0
@@ -187,7 +188,7 @@ def _line(progress: Progress) -> str:
     size = f" {progress.done_bytes / 1e6:.1f} of {progress.total_bytes / 1e6:.1f} MB" if progress.total_bytes else ""
     words = ": ".join(filter(None, (progress.reason, progress.text)))
     loading = size if progress.status == "download" else ""
-    return f"{what or progress.operation}: {progress.status}{loading}{f' ({words})' if words else ''}"
+    return shown(f"{what or progress.operation}: {progress.status}{loading}{f' ({words})' if words else ''}")
 
 
 @contextmanager
@@ -204,6 +205,7 @@ def _shown(as_json: bool) -> Iterator[Callable[[Progress], None]]:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[Progress], None]]:
+    from rich.markup import escape
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
 
@@ -216,6 +218,6 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
             if task is None:
                 task = tasks[progress.id] = bars.add_task("", total=None)
             total = progress.total_bytes or None
-            bars.update(task, description=_line(progress), completed=progress.done_bytes, total=total)
+            bars.update(task, description=escape(_line(progress)), completed=progress.done_bytes, total=total)
 
         yield show

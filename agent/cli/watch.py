@@ -13,6 +13,7 @@ from typing import Any
 from agent import codec
 from agent.cli import lines
 from agent.cli.options import Commands
+from agent.cli.terminal import shown
 from agent.clock import SystemClock
 from agent.config import load_reader
 from agent.envelope.setup import make_opener
@@ -70,9 +71,9 @@ def _session(broker: UplinkConfig) -> tuple[UplinkConfig, str]:
 def _tell(fields: dict[str, Any], *, everything: bool, as_json: bool) -> None:
     """Events and gaps go to standard output; what keeps them from coming goes to standard error, the rest nowhere."""
     if everything or fields["type"] in ("event", "gap"):
-        print(lines.write(fields) if as_json else _words(fields), flush=True)
+        print(lines.write(fields) if as_json else shown(_words(fields)), flush=True)
     elif fields["type"] in ("connection", "refused", "alarm"):
-        print(f"limpet watch: {_words(fields)}", file=sys.stderr, flush=True)
+        print(f"limpet watch: {shown(_words(fields))}", file=sys.stderr, flush=True)
 
 
 def _fields(said: Said | None) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ this version does not know are middle states.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -148,10 +148,11 @@ class Round:
         self._nonces[device] = bytes.fromhex(nonce) if known else b""
 
     def _moved(self, one: Asked, body: Any) -> Asked | None:
+        told = body.get("detail")
         seen = Seen(
             status=str(body.get("status", "")), version=_whole(body.get("version")), reason=str(body.get("reason", "")),
             text=str(body.get("text", "")), done_bytes=_whole(body.get("done_bytes")),
-            total_bytes=_whole(body.get("total_bytes")), detail=dict(body.get("detail") or {}),
+            total_bytes=_whole(body.get("total_bytes")), detail=dict(told) if isinstance(told, Mapping) else {},
         )  # fmt: skip
         if one.phase == "ended" or (one.seen is not None and seen.version <= one.seen.version):
             return None  # the broker may bring old news after new
