@@ -192,6 +192,30 @@ def test_states_of_devices_show(scene):
     scene.page.wait("document.querySelectorAll('.dot.offline').length === 1")
 
 
+def say_state(scene, status, version, **more):
+    """Publish the state of an update, signed and sealed."""
+    body = {"id": "u1", "operation": "update", "status": status, "version": version, "t_wall_s": 1.0,
+            "detail": {"model": "doorbell", "version": "1.1.0"}, **more}  # fmt: skip
+    sealed = scene.sealer.seal(MessageType.STATE, "update/u1", cbor.encode(body))
+    scene.say(scene.topics.state("update", "u1"), sealed, retain=True)
+
+
+def test_an_update_shows_how_far_it_has_come_and_how_it_ended(scene):
+    """Its steps fill up at the device; old news changes nothing; a failure keeps the step that it had reached."""
+    done = "document.querySelectorAll('.commands .done').length"
+    say_state(scene, "download", 2, done_bytes=300, total_bytes=1000)
+    scene.sees("update doorbell 1.1.0 download", "#devices")
+    scene.sees("update doorbell 1.1.0 30 %")
+    say_state(scene, "probation", 5)
+    scene.page.wait(f"{done} === 6")
+    say_state(scene, "verify", 3)
+    say_state(scene, "failed", 6, reason="ROLLED_BACK", text="it went wrong")
+    scene.sees("update doorbell 1.1.0 failed", "#devices")
+    scene.sees("ROLLED_BACK: it went wrong")
+    assert scene.page.run(done) == 6
+    assert scene.page.run("document.querySelectorAll('.commands .bad').length") == 1
+
+
 def test_a_plain_payload_of_a_sealed_device_is_refused(scene):
     """A broker that slips in JSON is shown as refused, and its words are not among the events."""
     forged = PlainSealer().seal(MessageType.EVENT, "door", codec.encode(event(50, body={"label": "impostor"})))

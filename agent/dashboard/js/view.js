@@ -5,6 +5,9 @@ const MAX_REFUSED = 12;
 const MINUTES = 40;
 const BAR = 6;
 const STATES = ["online", "offline", "stopped"];
+const MAX_STRIPS = 3;
+/** The states of an update in their order; other commands use the first and the last. */
+const WAY = ["executing", "download", "verify", "staged", "activate", "probation", "commit", "successful"];
 
 /** An element with properties and children; strings become text. */
 export function el(tag, props = {}, ...children) {
@@ -48,6 +51,7 @@ export class Devices {
     if (!device) return null;
     if (opened.place === "status") device.status = opened.body;
     if (opened.place === "twin") device.twins += 1;
+    if (opened.place === "state") noteCommand(device.commands, opened);
     if (opened.sealed) device.verified = true;
     for (const event of opened.events ?? []) {
       device.events += 1;
@@ -62,7 +66,7 @@ export class Devices {
   }
 }
 
-const fresh = (device) => ({ ...device, status: null, events: 0, lost: 0, twins: 0, verified: false, minutes: [] });
+const fresh = (device) => ({ ...device, status: null, events: 0, lost: 0, twins: 0, verified: false, minutes: [], commands: new Map() });
 
 function deviceCard(device) {
   const state = STATES.includes(device.status?.state) ? device.status.state : "unknown";
@@ -76,8 +80,30 @@ function deviceCard(device) {
       device.mode === "sealed" && !device.verified ? badge("unverified", "", "nothing verified has come yet") : null,
       device.lost ? badge(`${device.lost} lost`, "bad", "counted by gap records") : null),
     el("div", { className: "numbers", textContent: `${device.events} event${device.events === 1 ? "" : "s"}` }),
-    activity(device));
+    activity(device),
+    el("ul", { className: "commands" }, ...[...device.commands.values()].slice(-MAX_STRIPS).reverse().map(strip)));
 }
+
+/** Keep the newest state of a command and how far it had come; the newest command last. */
+function noteCommand(commands, { name, body }) {
+  const before = commands.get(name), version = Number(body.version) || 0;
+  if (before && version <= before.version) return;
+  const reached = Math.max(before?.reached ?? -1, WAY.indexOf(body.status));
+  commands.set(name, { version, reached, body });
+  while (commands.size > MAX_STRIPS) commands.delete(commands.keys().next().value);
+}
+
+/** One command as a row of steps. */
+function strip({ body, reached }) {
+  const tone = body.status === "failed" ? "bad" : body.status === "successful" ? "good" : "";
+  const steps = WAY.map((step, i) => el("span", { className: i <= reached ? "done" : "", title: step }));
+  return el("li", { className: tone },
+    el("div", { className: "asked" }, el("b", { textContent: about(body) }), ` ${text(body.status)}`),
+    el("div", { className: "steps", title: clip(text(body.text), 200) }, ...steps));
+}
+
+const about = (body) => [body.operation, body.detail?.model ?? body.model, body.detail?.version ?? body.version]
+  .filter((part) => typeof part === "string").map((part) => clip(part, 40)).join(" ");
 
 /** Events per minute, the newest at the right. */
 function activity(device) {
@@ -128,14 +154,14 @@ function addRow(opened, event) {
 }
 
 function row(opened, event) {
-  const special = ["gap", "alarm"].includes(event.kind) ? event.kind : "";
+  const special = ["gap", "alarm", "failed", "successful"].includes(event.kind) ? event.kind : "";
   const details = el("details", { className: `event ${special}` },
     el("summary", {},
       clock(event),
       el("span", { className: "kind", textContent: event.kind }),
       el("span", { className: "what" }, ...headline(event)),
       el("span", { className: "tail" },
-        el("span", { className: "where", textContent: `${opened.device} · ${opened.name}` }),
+        el("span", { className: "where", textContent: `${opened.device} · ${opened.name.split("/")[0]}`, title: opened.name }),
         event.replay ? badge("replay", "", "it comes from a recording") : null,
         opened.signed ? badge("signed", "good", "signed by the device itself") : null,
         opened.sealed ? badge("sealed", "good", "end to end") : badge("plain", "warn", "the broker can read and change this"))));
@@ -163,6 +189,8 @@ function headline(event) {
   }
   if (typeof body.operation === "string" && typeof body.status === "string") return commandLine(body);
   const words = [];
+  if (event.kind === "verdict") words.push(el("b", { textContent: about(body) }), el("span", { textContent: ` ${text(body.verdict)}: ${clip(String(body.text ?? ""), 160)}` }));
+  if (event.kind === "alarm" && typeof body.text === "string") words.push(el("span", { textContent: body.active === false ? "over" : clip(body.text, 200) }));
   if (typeof body.label === "string") words.push(el("b", { textContent: body.label }));
   if (body.value !== undefined && body.value !== body.label) words.push(el("b", { textContent: ` ${number(body.value)}${unit(body)}` }));
   if (body.count !== undefined) words.push(el("b", { textContent: ` ${text(body.count)}` }));
@@ -175,10 +203,10 @@ function headline(event) {
 
 /** What a command is about, how far its download is, and why it failed. */
 function commandLine(body) {
-  const percent = body.total_bytes > 0 ? ` ${Math.floor(100 * body.done_bytes / body.total_bytes)} %` : "";
-  const about = [body.detail?.model, body.detail?.version].filter((part) => typeof part === "string").join(" ");
+  const loading = body.status === "download" && body.total_bytes > 0;
+  const percent = loading ? ` ${Math.floor(100 * body.done_bytes / body.total_bytes)} %` : "";
   const why = [body.reason, body.text].filter((part) => typeof part === "string" && part).join(": ");
-  return [el("b", { textContent: `${text(body.operation)} ${clip(about, 80)}${percent}` }),
+  return [el("b", { textContent: `${about(body)}${percent}` }),
     el("span", { textContent: ` ${clip(why, 200)}${body.by ? ` (asked by ${text(body.by)})` : ""}` })];
 }
 
