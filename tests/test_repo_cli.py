@@ -91,6 +91,9 @@ def test_versions_go_through_channels(repo, tmp_path):
     repo("release", "vibration", "1.0.0", "--channel", "stable")
     status, said = repo("release", "vibration", "1.1.0", "--channel", "stable", "--rollout", "5")
     assert (status, "vibration stable: 1.1.0 to 5 %, 1.0.0 to 100 %" in said) == (0, True)
+    assert "offered to nobody" not in said
+    repo("release", "vibration", "1.1.0", "--channel", "beta")
+    assert "1.0.0 is offered to nobody: a newer" in repo("release", "vibration", "1.0.0", "--channel", "beta")[1]
     assert repo("withdraw", "vibration", "1.1.0")[0] == 0
     assert [row["version"] for row in rows(repo)[1]] == ["1.0.0"]
     status, said = repo("release", "vibration", "1.1.0", "--channel", "stable")

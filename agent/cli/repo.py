@@ -110,6 +110,8 @@ def _release(publisher: Publisher, args: argparse.Namespace) -> None:
     pointer = publisher.release(_kind(args.name), args.name, args.version, args.channel, args.rollout)
     offers = ", ".join(f"{one.version} to {one.rollout_percent} %" for one in pointer.releases)
     print(f"{args.name} {args.channel}: {offers}")
+    if args.version not in (one.version for one in pointer.releases):
+        print(f"{args.version} is offered to nobody: a newer version goes to all; limpet repo withdraw takes it away")
 
 
 def _withdraw(publisher: Publisher, args: argparse.Namespace) -> None:
