@@ -88,17 +88,17 @@ def _in_pixels(polygon: Polygon, unit: str, extent: tuple[int, int]) -> Polygon:
 
 def _cover(image: Array, polygons: tuple[Polygon, ...], fill: int) -> None:
     height, width = image.shape[:2]
-    for top, left, inside in _covers(polygons, width, height):
-        image[top : top + inside.shape[0], left : left + inside.shape[1]][inside] = fill
+    for row, start, end in _runs(polygons, width, height):
+        image[row, start:end] = fill
 
 
 @lru_cache(maxsize=16)
-def _covers(polygons: tuple[Polygon, ...], width: int, height: int) -> tuple[tuple[int, int, Array], ...]:
-    """Per polygon where its cut-out of the picture begins, top and left, and bool [h, w] which pixels it touches."""
-    made = []
+def _runs(polygons: tuple[Polygon, ...], width: int, height: int) -> tuple[tuple[int, int, int], ...]:
+    """What the polygons touch as runs of pixels (row, start, end): painting them is far faster than by a mask."""
+    touched = np.zeros((height, width + 2), np.int8)
     for polygon in polygons:
-        touched = cover(polygon, width, height)
-        rows, columns = np.flatnonzero(touched.any(axis=1)), np.flatnonzero(touched.any(axis=0))
-        top, left = int(rows[0]), int(columns[0])
-        made.append((top, left, touched[top : rows[-1] + 1, left : columns[-1] + 1].copy()))
-    return tuple(made)
+        touched[:, 1:-1] |= cover(polygon, width, height)
+    steps = np.diff(touched, axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    ends = np.nonzero(steps == -1)[1]
+    return tuple(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True))

@@ -146,7 +146,7 @@ class Tracks:
         overlap = iou(_widened(expected, self.widen), _widened(found, self.widen))
         same = np.array([[t.label == f.label for f in findings] for t in tracks])
         good = same & (overlap >= self.min_iou) & (overlap > 0)
-        return [(i, j) for i, j in assigned(np.where(good, 1 - overlap, _FORBIDDEN)) if good[i, j]]
+        return paired(overlap, good)
 
     def _tells(self, track: Track, now_s: float) -> bool:
         return track.views >= self.confirm and now_s - track.seen_s <= self.bridge_s
@@ -158,6 +158,15 @@ class Tracks:
             top, bottom = (min(max(y, 0.0), float(size[1])) for y in (top, bottom))
         name, age_s = f"{track.label}#{track.number}", now_s - track.first_s
         return Finding(name, track.score, (left, top, right, bottom), value=age_s, unit="s")
+
+
+def paired(overlap: Array, good: Array) -> list[tuple[int, int]]:
+    """Pairs (row, column) of float64 [n, m]: as many as are `good`, bool [n, m], and the largest sum of overlaps."""
+    rows = np.flatnonzero(good.any(axis=1))
+    best = np.where(good[rows], overlap[rows], -1.0).argmax(axis=1)
+    if len(set(best.tolist())) == len(rows):  # everyone's first choice is free: nothing can be better
+        return list(zip(rows.tolist(), best.tolist(), strict=True))
+    return [(i, j) for i, j in assigned(np.where(good, 1 - overlap, _FORBIDDEN)) if good[i, j]]
 
 
 def unnumbered(label: str) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 
-from agent.records import Finding, View
+from agent.records import Array, Finding, View
 from agent.settings.names import Name
 from agent.strict import Range
 from pipelines.geometry import Point, crosses, distance, inside
@@ -72,24 +72,21 @@ class Zones:
         self, state: tuple[Stay, ...], findings: tuple[Finding, ...], view: View, /
     ) -> tuple[tuple[Stay, ...], tuple[Finding, ...]]:
         stays = {one.name: one for one in state if view.t0_s - one.seen_s <= self.forget_s}
-        added, outside = [], set()
-        for i, finding in enumerate(findings):
-            places = self._places(finding, view)
-            if finding.box is not None and not places:
-                outside.add(i)
-            for place in places:
-                name = f"{place}/{finding.label}"
-                stays[name] = replace(stays.get(name, Stay(name, view.t0_s, view.t0_s)), seen_s=view.t0_s)
-                added.append(replace(finding, label=name, value=view.t0_s - stays[name].since_s, unit="s"))
-        kept = tuple(f for i, f in enumerate(findings) if not (self.only and i in outside))
+        points = [stands_at(finding, view, self.stand) for finding in findings]
+        within = self._within(points)
+        added = []
+        for i, zone in zip(*np.nonzero(within), strict=True):
+            name = f"{self.zone[zone].name}/{findings[i].label}"
+            stays[name] = replace(stays.get(name, Stay(name, view.t0_s, view.t0_s)), seen_s=view.t0_s)
+            added.append(replace(findings[i], label=name, value=view.t0_s - stays[name].since_s, unit="s"))
+        outside = (~within.any(axis=1) & self.only).tolist()
+        kept = tuple(f for f, point, out in zip(findings, points, outside, strict=True) if point is None or not out)
         return _newest(stays), kept + tuple(added)
 
-    def _places(self, finding: Finding, view: View) -> list[str]:
-        point = stands_at(finding, view, self.stand)
-        if point is None:
-            return []
-        x, y = np.array(point[0]), np.array(point[1])
-        return [zone.name for zone in self.zone if inside(zone.polygon, x, y)]
+    def _within(self, points: list[Point | None]) -> Array:
+        """bool [points, zones]: who stands where; what has no place stands nowhere."""
+        places = np.array([point or (math.nan, math.nan) for point in points]).reshape(-1, 2)
+        return np.stack([inside(zone.polygon, places[:, 0], places[:, 1]) for zone in self.zone], axis=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from agent.settings.rules import Appears, Clears, Counts, Crosses
 from agent.trial.agreement import Events, agree
 from pipelines import make_step
 from pipelines.assign import assigned
+from pipelines.track import paired
 
 SIZE = (640, 360)
 
@@ -57,6 +58,20 @@ def test_the_cheapest_pairing_is_found(rows, columns, data):
         for order in itertools.permutations(range(turned.shape[1]), turned.shape[0])
     )
     assert sum(cost[i, j] for i, j in pairs) == best
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.data())
+def test_the_best_pairs_are_those_of_the_whole_table(rows, columns, data):
+    """Also where everyone's first choice is free and the search is spared; forbidden pairs are never made."""
+    count = rows * columns
+    overlap = np.array(data.draw(st.lists(st.integers(1, 9), min_size=count, max_size=count)), float) / 10
+    good = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count))).reshape(rows, columns)
+    overlap = overlap.reshape(rows, columns)
+    pairs = paired(overlap, good)
+    assert all(good[pair] for pair in pairs)
+    searched = [pair for pair in assigned(np.where(good, 1 - overlap, 1e6)) if good[pair]]
+    assert len(pairs) == len(searched) == len({j for _, j in pairs})
+    assert sum(overlap[p] for p in pairs) == pytest.approx(sum(overlap[p] for p in searched))
 
 
 def crossing(fps, seconds=6.0):
