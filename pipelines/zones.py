@@ -79,7 +79,7 @@ class Zones:
             name = f"{self.zone[zone].name}/{findings[i].label}"
             stays[name] = replace(stays.get(name, Stay(name, view.t0_s, view.t0_s)), seen_s=view.t0_s)
             added.append(replace(findings[i], label=name, value=view.t0_s - stays[name].since_s, unit="s"))
-        outside = (~within.any(axis=1) & self.only).tolist()
+        outside = [self.only and not stands for stands in within.any(axis=1).tolist()]
         kept = tuple(f for f, point, out in zip(findings, points, outside, strict=True) if point is None or not out)
         return _newest(stays), kept + tuple(added)
 
