@@ -83,6 +83,7 @@ STEPS: dict[str, dict[str, str]] = {
     "window": {
         "frames": "pipelines.audio:Frames",
         "log_mel_frames": "pipelines.audio_stream:LogMelFrames",
+        "micro_frames": "pipelines.micro_frontend:MicroFrames",
         "rows": "pipelines.series:RowWindow",
         "running_rows": "pipelines.moments:RunningRows",
         "seconds": "pipelines.series:SecondWindow",
