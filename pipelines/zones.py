@@ -73,14 +73,14 @@ class Zones:
     ) -> tuple[tuple[Stay, ...], tuple[Finding, ...]]:
         stays = {one.name: one for one in state if view.t0_s - one.seen_s <= self.forget_s}
         points = [stands_at(finding, view, self.stand) for finding in findings]
-        within = self._within(points)
+        who, where = np.nonzero(self._within(points))
         added = []
-        for i, zone in zip(*np.nonzero(within), strict=True):
+        for i, zone in zip(who.tolist(), where.tolist(), strict=True):
             name = f"{self.zone[zone].name}/{findings[i].label}"
             stays[name] = replace(stays.get(name, Stay(name, view.t0_s, view.t0_s)), seen_s=view.t0_s)
             added.append(replace(findings[i], label=name, value=view.t0_s - stays[name].since_s, unit="s"))
-        outside = [self.only and not stands for stands in within.any(axis=1).tolist()]
-        kept = tuple(f for f, point, out in zip(findings, points, outside, strict=True) if point is None or not out)
+        stands = set(who.tolist())
+        kept = tuple(f for i, f in enumerate(findings) if not self.only or points[i] is None or i in stands)
         return _newest(stays), kept + tuple(added)
 
     def _within(self, points: list[Point | None]) -> Array:
