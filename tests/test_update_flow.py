@@ -155,6 +155,19 @@ def test_a_candidate_that_goes_wrong_is_rolled_back_and_never_taken_again(site):
     assert [end.operation for end in site.worker().look()] == ["refresh"]
 
 
+def test_a_candidate_that_nobody_judges_goes_back_in_the_end(site):
+    """Two days after its probation; a clock that was in 1970 when it began and is right now counts from now."""
+    site.update()
+    trial = site.model().trial
+    for since_s, stays in ((1000.0, True), (time.time() - 86400, True), (time.time() - 4 * 86400, False)):
+        with Writer(site.depot) as writer:
+            writer.save(writer.state.counted_from(NAME, trial.sha256, since_s))
+        site.worker().look()
+        assert bool(site.model().trial) is stays, since_s
+    assert site.book.get("job").reason == "ROLLED_BACK"
+    assert "nobody judged it" in site.book.get("job").text
+
+
 def test_the_same_verdict_twice_changes_nothing(site):
     """The broker, the agent and a power cut may all repeat it."""
     site.update()

@@ -156,6 +156,11 @@ class State:
         live = replace(trial, mode="live", tries_left=tries - 1, burnt=self.generation + 1)
         return self.changed(name, replace(model, trial=live))
 
+    def counted_from(self, name: str, sha256: str, now_s: float) -> Self:
+        """A candidate whose probation began under a wrong clock. Raises UpdateError when it is not on probation."""
+        model, trial = self._on_trial(name, sha256)
+        return self.changed(name, replace(model, trial=replace(trial, since_wall_s=now_s)))
+
     def burn(self, *, agent: bool = False, reason: str = "it did not stay up long enough to be judged") -> Self:
         """Take one try off every model on probation; what has none left goes back and counts as bad.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.config import read_tables
-from agent.depot import AGENT, Pick, State, read_state
+from agent.depot import AGENT, Pick, State, Writer, read_state
 from agent.depot.places import CONFIG, JOB_LOCK
 from agent.durable import locked
 from agent.errors import ConfigError, LimpetError, UpdateError
@@ -22,6 +22,7 @@ from agent.release.follow import follow
 from agent.release.place import Place
 from agent.tomlfile import parse, read_plain
 from agent.updates.choose import choose, offered
+from agent.updates.floor import RELEASED_S
 from agent.updates.flow import Flow, tidy
 from agent.updates.jobs import Book, Do, Job, Track, over, taken
 from agent.updates.papers import LAYER_LIMIT_BYTES
@@ -226,9 +227,17 @@ def _layer(path: Path) -> Layer | None:
 
 
 def _give_up_forgotten(folder: Path, book: Book, state: State, probation_s: float) -> None:
-    """Candidates whose agent never said anything: each state has an end."""
+    """Candidates whose agent never said anything: each state has an end.
+
+    What began under a clock that stood before this release was made is counted from now on: the clock, not the
+    candidate, was wrong.
+    """
+    now_s = book.now_s()
     for name, trial in state.trials:
-        if book.now_s() - trial.since_wall_s > probation_s + FORGOTTEN_S:
+        if trial.since_wall_s < RELEASED_S <= now_s:
+            with Writer(folder) as writer:
+                writer.save(writer.state.counted_from(name, trial.sha256, now_s))
+        elif now_s - trial.since_wall_s > probation_s + FORGOTTEN_S:
             words = "nobody judged it in time"
             judge(folder, book, Job(f"forgotten-{trial.sha256[:12]}", "verdict", name, sha256=trial.sha256,
                                     verdict="roll_back", reason="TIMED_OUT", text=words))  # fmt: skip
