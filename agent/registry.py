@@ -63,7 +63,7 @@ def find(name_or_path: str | Path, roots: Iterable[Path], version: str | None = 
     path = Path(name_or_path)
     if path.is_absolute() or len(path.parts) > 1 or holds_model(path):
         return load_manifest(path.parent if path.name == MANIFEST_FILE else path)
-    searched = tuple(roots)
+    searched = tuple(dict.fromkeys(roots))
     for root in filter(_enterable, searched):
         there = [load_manifest(folder) for folder in _versions(root / path)]
         if fitting := [manifest for manifest in there if version in (None, manifest.version)]:

@@ -163,6 +163,7 @@ install_all() {
 unit_sum() { sha256sum "$root/etc/systemd/system/limpet.service" 2>/dev/null || true; } # nothing before the first time
 
 next_steps() {
+    if [ -n "$root" ]; then say "what follows is for the machine that boots this image"; fi
     cat <<-'TEXT'
 	Next: sudo limpet keys new device --out /root/limpet-keys && sudo install -m 600 /root/limpet-keys/device.key \
 	           /etc/credstore/limpet.signing.key          (readers get device.pub; keep a copy of the key elsewhere)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from agent.cli.terminal import shown
 from agent.progress import STATUSES
@@ -25,7 +25,7 @@ class Page:
         self._round = round_
         self._bars = Progress(
             SpinnerColumn(finished_text=" "), TextColumn("[bold]{task.description}"), BarColumn(bar_width=28),
-            TextColumn("{task.fields[words]}"), console=Console(highlight=False),
+            TimeElapsedColumn(), TextColumn("{task.fields[words]}"), console=Console(highlight=False),
         )  # fmt: skip
         self._rows: dict[str, TaskID] = {}
 
