@@ -14,6 +14,11 @@ from agent.depot import Writer, read_state
 from agent.depot.record import FACTORY, MODELS_LIMIT
 from agent.depot.state import LIMIT_BYTES
 from agent.errors import UpdateError
+from agent.release.place import release_id
+from agent.release.proof import FILES_LIMIT, ROLES
+from agent.release.proof import prove as prove_release
+from agent.release.wish import Wish
+from agent.updates.client import ROOT_LIMIT_BYTES
 from agent.updates.jobs import Book, Job, drop
 from agent.updates.spool import work_local
 from agent.updates.stick import unpacked
@@ -250,3 +255,52 @@ def test_a_stick_may_be_packed_in_any_way(tmp_path, opener):
     with unpacked(_packed(tmp_path / "stick", pieces, opener), tmp_path / "into", 64_000_000) as folder:
         assert (folder / "metadata" / "root.json").read_bytes() == body
     assert not (tmp_path / "into").exists()
+
+
+# --- an updater that was taken over, towards root --------------------------------------------------------------------
+
+ROOT_JSON = b'{"signed": {"version": 1}}'
+
+
+@pytest.mark.parametrize("how", [
+    "version 1e400", "version text", "deep", "a huge root", "a pipe", "a link", "a folder", "nothing", "many roots",
+])  # fmt: skip
+def test_root_refuses_hostile_metadata_in_words(tmp_path, how):
+    """Every end is an answer: a root step that dies would be asked again at every look. Nothing fills root's disk."""
+    metadata = tmp_path / "depot" / "metadata"
+    (metadata / "root_history").mkdir(parents=True)
+    for role in ROLES:
+        (metadata / f"{role}.json").write_bytes(ROOT_JSON)
+    path = metadata / "snapshot.json"
+    path.unlink()
+    match how:
+        case "version 1e400":
+            path.write_bytes(b'{"signed": {"version": 1e400}}')
+        case "version text":
+            path.write_bytes(b'{"signed": {"version": "../../etc"}}')
+        case "deep":
+            path.write_bytes(b"[" * 100_000)
+        case "a huge root":
+            path.write_bytes(ROOT_JSON)
+            (metadata / "root_history" / "2.root.json").write_bytes(bytes(ROOT_LIMIT_BYTES + 1))
+        case "a pipe":
+            os.mkfifo(path)
+        case "a link":
+            path.symlink_to("/etc/shadow")
+        case "a folder":
+            path.mkdir()
+        case "many roots":
+            path.write_bytes(ROOT_JSON)
+            for n in range(FILES_LIMIT + 50):
+                (metadata / "root_history" / f"{n}.root.json").write_bytes(b"%d" % n)
+            (metadata / "root_history" / "x.root.json").write_bytes(b"x")
+    package = tmp_path / "depot" / "releases" / f"9.0.0-{'a' * 12}"
+    package.mkdir(parents=True)
+    (package / "package.json").write_bytes(b"{}")
+    wish = Wish("try", release_id("9.0.0", "a" * 64), "9.0.0", "a" * 64)
+    staging = tmp_path / "staging"
+    with pytest.raises(UpdateError):
+        prove_release(tmp_path / "depot", wish, b"{}", tmp_path / "accepted", staging)
+    roots = {int(path.name.partition(".")[0]) for path in staging.rglob("*.root.json")}
+    assert how != "many roots" or roots == set(range(50, FILES_LIMIT + 50))
+    assert sum(path.stat().st_size for path in staging.rglob("*") if path.is_file()) < 1 << 20

@@ -22,7 +22,7 @@ from agent.errors import UpdateError
 from agent.package import MANIFEST_LIMIT_BYTES, FileEntry, PackageManifest, package_path, role_name
 from agent.release.wheels import needed
 from agent.release.wish import Wish
-from agent.updates.client import Repository
+from agent.updates.client import ROOT_LIMIT_BYTES, Repository
 from agent.updates.floor import Floor
 from agent.updates.local import BASE, LocalFetcher
 
@@ -80,8 +80,10 @@ def _signed_manifest(package: Path, wish: Wish, anchor: bytes, accepted: Path, c
 def _copy_metadata(source: Path, target: Path) -> None:
     """The updater's own copy of the metadata, under the names that a repository gives them."""
     target.mkdir(parents=True)
-    for path in sorted((source / "root_history").glob("*.root.json"))[-FILES_LIMIT:]:
-        (target / path.name).write_bytes(_read_plain(path, METADATA_LIMIT_BYTES))
+    roots = {int(n): path for path in (source / "root_history").glob("*.root.json")
+             if (n := path.name.partition(".")[0]).isdecimal() and len(n) < 10}  # fmt: skip
+    for number in sorted(roots)[-FILES_LIMIT:]:
+        (target / f"{number}.root.json").write_bytes(_read_plain(roots[number], ROOT_LIMIT_BYTES))
     for role in ROLES:
         path = source / f"{role}.json"
         data = _read_plain(path, METADATA_LIMIT_BYTES)
@@ -93,7 +95,7 @@ def _version(data: bytes, path: Path) -> int:
     """For its file name only: what it is worth is for the client to say."""
     try:
         return int(json.loads(data)["signed"]["version"])
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as exc:
         raise UpdateError(f"{path}: this is no metadata: {exc}", "VERIFY_FAILED") from exc
 
 
