@@ -16,7 +16,7 @@ from agent.strict import Range
 from pipelines.boxes import picture_size, suppressed, to_source
 from pipelines.outputs import Activation, Share, activated
 
-Columns = Literal["box_classes", "box_object_classes", "object_box_classes"]
+Columns = Literal["box_classes", "box_object_classes", "object_box_classes", "classes_box"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,8 @@ def parts(table: Array, columns: Columns, box: int = 4) -> tuple[Array, Array | 
             return table[:, :box], table[:, box], table[:, box + 1 :]
         case "object_box_classes":
             return table[:, 1 : box + 1], table[:, 0], table[:, box + 1 :]
+        case "classes_box":
+            return table[:, -box:], None, table[:, :-box]
 
 
 def in_pixels(boxes: Array, unit: str, view: View) -> Array:

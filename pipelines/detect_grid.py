@@ -52,7 +52,9 @@ class BoxGrid(Kept):
     """Side of a cell, pixels of the model's picture, per grid. One table with several strides holds the grids one
     after the other."""
     anchors: Annotated[tuple[tuple[Anchor, ...], ...], Range(0, 16)] = ()
-    """Per grid the width and height of each anchor, pixels of the model's picture; empty: one box per cell."""
+    """Per grid the width and height of each anchor, pixels of the model's picture; empty: none."""
+    per_cell: Annotated[int, Range(1, 64)] = 1
+    """Boxes per cell when there are no `anchors`."""
     box: Literal["centred", "sides"] = "centred"
     point: Annotated[float, Range(0, 1)] = 0.0
     """Where in the cell its point lies: 0 its corner, 0.5 its middle."""
@@ -75,6 +77,11 @@ class BoxGrid(Kept):
             raise ValueError("bins > 1 needs box = 'sides'")
         if self.size_of == "anchor" and not self.anchors:
             raise ValueError("size_of = 'anchor' needs 'anchors'")
+        count = len(self.strides) if len(self.heads) == 1 and self.strides else len(self.heads)
+        for key in ("score_heads", "object_heads", "strides", "anchors"):
+            there, wanted = len(getattr(self, key)), count if key in ("strides", "anchors") else len(self.heads)
+            if self.heads and there not in (0, wanted):
+                raise ValueError(f"'{key}' has {there} entries, 'heads' asks for {wanted}")
 
     def __call__(self, outputs: Tensors, view: View, labels: tuple[str, ...], /) -> tuple[Finding, ...]:
         if not labels:
@@ -95,7 +102,7 @@ class BoxGrid(Kept):
         several = len(heads) == 1 and len(self.strides) > 1
         strides = self.strides if several else self.strides[i : i + 1]
         anchors = (self.anchors if several else self.anchors[i : i + 1]) or ((),) * len(strides) or ((),)
-        each = tuple(len(group) or 1 for group in anchors)
+        each = tuple(len(group) or self.per_cell for group in anchors)
         numbers, objects, scores, shape = self._read(outputs, heads[i], i, each[0], labels)
         if shape is None and not strides:
             raise ModelError(f"decoder '{STEP}': '{heads[i]}' is a table and shows no grid: give 'strides'")
@@ -129,7 +136,7 @@ class BoxGrid(Kept):
     def _boxes(
         self, numbers: Array, rows: Array, grid: Grid, anchors: tuple[Anchor, ...], size: tuple[int, int]
     ) -> Array:
-        each, stride, numbers = len(anchors) or 1, np.array(grid.stride), numbers.astype(np.float64)
+        each, stride, numbers = len(anchors) or self.per_cell, np.array(grid.stride), numbers.astype(np.float64)
         places = shifted(grid, rows, each, self.point)
         if self.box == "sides":
             reach = self._reach(numbers)

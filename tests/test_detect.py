@@ -306,6 +306,23 @@ def test_distances_may_be_distributions_over_bins():
     joined = np.concatenate([np.concatenate(pair, axis=2) for pair in heads], axis=1)
     again = decoder("box_grid", columns="box_classes", **keys)({"all": joined}, VIEW, LABELS)
     assert [f.box for f in again] == [f.box for f in found]
+    turned = np.concatenate([joined[..., 4 * bins :], joined[..., : 4 * bins]], axis=2)
+    again = decoder("box_grid", columns="classes_box", **keys)({"all": turned}, VIEW, LABELS)
+    assert [f.box for f in again] == [f.box for f in found]
+
+
+def test_a_cell_may_have_several_boxes_without_anchors():
+    """As in SCRFD: two per cell, distances from its corner, scores in a port of their own."""
+    boxes, scores = grid(16, 2, 4), grid(16, 2, len(LABELS))
+    for place, (label, score, (x1, y1, x2, y2)) in enumerate(TRUTH):
+        row, column = int((y1 + y2) / 2 // 16), int((x1 + x2) / 2 // 16)
+        boxes[place, row, column] = np.array([column * 16 - x1, row * 16 - y1, x2 - column * 16, y2 - row * 16]) / 16
+        scores[place, row, column] = one_hot(score, LABELS.index(label))
+    outputs = {n: a.transpose(1, 2, 0, 3).reshape(1, -1, a.shape[-1]) for n, a in (("b", boxes), ("s", scores))}
+    read = decoder("box_grid", heads=["b"], score_heads=["s"], per_cell=2, box="sides", strides=[16])
+    found = read(outputs, VIEW, LABELS)
+    assert [f.label for f in found] == ["dog", "owl"]
+    assert np.array([f.box for f in found]) == pytest.approx(np.array([box for _, _, box in TRUTH]), abs=0.01)
 
 
 def test_centreness_weighs_by_its_power():
@@ -488,6 +505,9 @@ def test_labels_that_do_not_fit_are_refused():
         ("boxes", {"columns": ["box", "score"]}, "columns must name box, score and class once each"),
         ("box_grid", {"size_of": "anchor"}, "size_of = 'anchor' needs 'anchors'"),
         ("box_grid", {"bins": 8}, "bins > 1 needs box = 'sides'"),
+        ("box_grid", {"heads": ["a", "b"], "score_heads": ["c"]}, "'score_heads' has 1 entries, 'heads' asks for 2"),
+        ("box_grid", {"heads": ["a", "b"], "strides": [8]}, "'strides' has 1 entries, 'heads' asks for 2"),
+        ("box_grid", {"heads": ["a"], "strides": [8, 16], "anchors": [ANCHORS]}, "'anchors' has 1 .* asks for 2"),
         ("box_anchors", {}, "key 'level' is missing"),
         ("box_table", {"threshold": 2}, "0 to 1"),
     ],
