@@ -27,13 +27,17 @@ class Boxes(Kept):
     """
 
     nms_iou: Share = 1.0
+    """Of two boxes of a class that overlap by more (intersection over union) the better stays; 1: all stay."""
     boxes: str = "boxes"
     """Port of the boxes [n, 4], or of the whole table."""
     classes: str = "classes"
+    """Port of the class numbers [n]."""
     scores: str = "scores"
+    """Port of the scores [n]."""
     count: str = ""
     """Port that says how many boxes are valid; without it all are that reach the threshold."""
     order: Order = "yxyx"
+    """The four numbers of a box: two corners, or centre and size; y first or x first."""
     unit: Literal["fraction", "px"] = "fraction"
     """Of the model's picture."""
     columns: Annotated[tuple[Literal["box", "score", "class", "batch"], ...], Range(0, 4)] = ()
@@ -88,11 +92,13 @@ class BoxTable(Kept):
     columns: Columns = "box_classes"
     """The order of a table's numbers; `object` is a score that there is anything at all."""
     order: Order = "xywh"
+    """The four numbers of a box: two corners, or centre and size; y first or x first."""
     unit: Literal["fraction", "px"] = "px"
     """Of the model's picture."""
     activation: Activation = "none"
     """What brings the class scores to 0..1 when the graph does not."""
     object_activation: Literal["none", "sigmoid"] = "none"
+    """What brings objectness to 0..1 when the graph does not."""
 
     def __call__(self, outputs: Tensors, view: View, labels: tuple[str, ...], /) -> tuple[Finding, ...]:
         found = [self._found(o, view, len(labels)) for o in by_cell(outputs, view)]

@@ -50,13 +50,17 @@ class BoxAnchors(Kept):
     scores: tuple[str, ...] = ("scores",)
     """Ports of the raw class scores [n, classes], joined in this order."""
     order: Literal["xywh", "yxhw"] = "xywh"
+    """The four numbers: centre and size, x or y first."""
     point: Annotated[float, Range(0, 1)] = 0.5
     """Where in its cell an anchor's centre lies: 0 the corner, 0.5 the middle."""
     clip: bool = False
     """True: anchors' centres and sizes are kept within the picture's before they are used."""
     grow: Literal["exp", "linear"] = "exp"
+    """How a number becomes a size: size = anchor * exp(t * size_gain), or anchor * t * size_gain."""
     centre_gain: Gain = 0.1
+    """centre = anchor's centre + t * centre_gain * anchor's size."""
     size_gain: Gain = 0.2
+    """See `grow`."""
     activation: Activation = "none"
     """What brings the class scores to 0..1 when the graph does not."""
 

@@ -56,11 +56,15 @@ class BoxGrid(Kept):
     per_cell: Annotated[int, Range(1, 64)] = 1
     """Boxes per cell when there are no `anchors`."""
     box: Literal["centred", "sides"] = "centred"
+    """What the numbers tell: a centre and a size, or the distances to the four sides."""
     point: Annotated[float, Range(0, 1)] = 0.0
     """Where in the cell its point lies: 0 its corner, 0.5 its middle."""
     move: Literal["none", "sigmoid", "tanh", "sigmoid_2"] = "sigmoid"
+    """centred: how a number moves the centre from the point, in cells; sigmoid_2: 2 s(t) - 0.5."""
     grow: Literal["none", "exp", "sigmoid", "sigmoid_2_squared"] = "exp"
+    """centred: how a number becomes a size; sigmoid_2_squared: (2 s(t))^2."""
     size_of: Literal["stride", "anchor", "picture"] = "stride"
+    """centred: what a size counts in."""
     reach: Literal["none", "exp", "relu"] = "none"
     """sides: what makes a distance of a number."""
     bins: Annotated[int, Range(1, 256)] = 1
@@ -68,9 +72,11 @@ class BoxGrid(Kept):
     activation: Activation = "sigmoid"
     """What brings the class scores to 0..1 when the graph does not."""
     object_activation: Literal["none", "sigmoid"] = "sigmoid"
+    """What brings objectness or centreness to 0..1 when the graph does not."""
     object_power: Power = 1.0
     """score = object ^ object_power * class ^ class_power."""
     class_power: Power = 1.0
+    """See `object_power`."""
 
     def __post_init__(self) -> None:
         if self.bins > 1 and self.box != "sides":

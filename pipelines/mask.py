@@ -30,10 +30,13 @@ class Mask:
     """
 
     boxes: Annotated[tuple[Box, ...], Range(0, 64)] = ()
+    """Each [left, top, right, bottom]."""
     polygons: Annotated[tuple[Corners, ...], Range(0, 64)] = ()
     """Each a list of corners [x, y]; every pixel that one touches is painted."""
     unit: Unit = "px"
+    """Pixels of the view that the step gets, or fractions of it."""
     fill: Annotated[int, Range(0, 255)] = 0
+    """Grey level that is painted."""
 
     def __post_init__(self) -> None:
         if not self.boxes and not self.polygons:

@@ -57,6 +57,7 @@ class Zones:
     zone: Annotated[tuple[Zone, ...], Range(1, 64)]
     """[[post.zone]] name and polygon."""
     stand: Stand = "foot"
+    """Where a box stands: the middle of its lower edge, or its centre."""
     only: bool = False
     """True: boxes that stand in no zone are dropped."""
     forget_s: _Seconds = 1.0
@@ -134,6 +135,7 @@ class Lines:
     line: Annotated[tuple[Line, ...], Range(1, 64)]
     """[[post.line]] name, start and end."""
     stand: Stand = "foot"
+    """Where a box stands: the middle of its lower edge, or its centre."""
     margin: Annotated[float, Range(0, 0.5)] = 0.01
     """How far from the line a thing must stand to be on a side, share of the picture: boxes tremble."""
     forget_s: _Seconds = 3.0
