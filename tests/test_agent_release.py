@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,11 +149,21 @@ def test_what_is_no_wish_is_refused_and_gone(tmp_path, text):
 
 
 def test_a_wish_that_is_a_folder_or_a_pipe_does_not_hold_root_up(tmp_path):
-    """It is removed like any other."""
+    """It loses its name, however deep it is: removing it would be an endless way down."""
     path = tmp_path / "wish.json"
-    (path / "deep").mkdir(parents=True)
-    with pytest.raises(UpdateError):
-        take(path)
+    path.mkdir()
+    handle = os.open(path, os.O_RDONLY)
+    for _ in range(3 * sys.getrecursionlimit()):  # deeper than any path could name
+        os.mkdir("d", dir_fd=handle)
+        handle, above = os.open("d", os.O_RDONLY, dir_fd=handle), handle
+        os.close(above)
+    os.close(handle)
+    try:
+        with pytest.raises(UpdateError):
+            take(path)
+        assert not path.exists()
+    finally:
+        subprocess.run(["rm", "-rf", *tmp_path.iterdir()], check=True)
     os.mkfifo(path)
     with pytest.raises(UpdateError):
         take(path)

@@ -6,7 +6,7 @@ in the links; `next_wish` compares the two, and whoever looks may wish again wha
 """
 
 import json
-import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -115,11 +115,12 @@ def read_answer(path: Path = ANSWER) -> Answer | None:
 
 
 def _remove(path: Path) -> None:
-    """Whatever it is: what stays would start the root step again and again."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+    """Whatever it is: what stays would start the root step again and again. A folder only loses its name: who filled
+    it may have made it deeper than anybody can follow."""
+    try:
         path.unlink(missing_ok=True)
+    except OSError:
+        path.rename(path.with_name(f"refused-{time.time_ns():x}"))
 
 
 def _encoded(table: Mapping[str, Any]) -> bytes:
