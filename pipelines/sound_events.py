@@ -58,12 +58,14 @@ class Sounds:
                              "list one label per value of its last dimension")  # fmt: skip
         need_finite(scores, "sounds")
         rows = activated(scores, self.activation).reshape(-1, len(labels))
-        if self.parts == "each":
+        if self.parts == "each" or len(rows) == 1:
             return rows
         return np.asarray(rows.max(axis=0, keepdims=True) if self.parts == "max" else rows.mean(axis=0, keepdims=True))
 
-    def _least(self, labels: tuple[str, ...]) -> Array:
-        """Least score of each label; what is never told has an infinite one."""
+    def _least(self, labels: tuple[str, ...]) -> Array | float:
+        """Least score of all labels, or of each; what is never told has an infinite one."""
+        if not self.thresholds and not self.ignore:
+            return self.threshold
         for key, names in (("thresholds", tuple(self.thresholds)), ("ignore", self.ignore)):
             for name in names:
                 if name not in labels:
@@ -98,7 +100,7 @@ class Smooth:
         return recent, tuple(sorted(means, key=lambda f: -f.score))
 
 
-def _best(row: Array, least: Array, top_k: int) -> list[int]:
+def _best(row: Array, least: Array | float, top_k: int) -> list[int]:
     """Indices of the scores that reach their least, best first."""
-    order = np.argsort(-row, kind="stable")
-    return [int(i) for i in order if row[i] >= least[i]][:top_k]
+    there = np.flatnonzero(row >= least)
+    return [int(i) for i in there[np.argsort(-row[there], kind="stable")[:top_k]]]

@@ -102,6 +102,8 @@ class Spans:
 
     def _parted(self, findings: tuple[Finding, ...]) -> tuple[list[Finding], list[Finding]]:
         """Those that are followed, and the others."""
+        if self.labels == ("*",):
+            return list(findings), []
         mine: list[Finding] = []
         others: list[Finding] = []
         for finding in findings:
@@ -131,7 +133,8 @@ class Spans:
 
     def _heard(self, one: Going, score: float, now_s: float) -> Going:
         if score >= self.on:
-            return replace(one, peak=max(one.peak, score), quiet_s=None)
+            changes = score > one.peak or one.quiet_s is not None
+            return replace(one, peak=max(one.peak, score), quiet_s=None) if changes else one
         if score >= self.off or one.quiet_s is not None:  # what is no number is quiet
             return one
         return replace(one, quiet_s=now_s)
