@@ -131,6 +131,7 @@ def test_fifty_kills_of_the_agent_and_25_broker_restarts_lose_no_accepted_event(
         config, reader = place.write()
         both = f'"{tmp_path / "critical.toml"}", "{tmp_path / "routine.toml"}"'
         config.write_text(config.read_text().replace(f'"{tmp_path / "critical.toml"}"', both))
+        reader.write_text(reader.read_text().replace("[broker]\n", "[broker]\nreconnect_cap_s = 2\n"))
         watcher = limpet("watch", "--reader", reader, "--json", stdout=sink)
         for kill in range(KILLS):
             (place.broker.stop if kill % 2 else place.broker.start)()
