@@ -142,6 +142,10 @@ class Inference:
             self._restart()
             raise
 
+    def finish(self, end: View) -> tuple[Finding, ...]:
+        """What the [[post]] steps tell when nothing comes behind `end`, an empty view with `gap` set."""
+        return self._post((), end)
+
     def run_raw(self, inputs: Tensors) -> Inferred:
         """Run raw tensors for the fed ports, without [[pre]]; the decoder sees the first one and knows no source."""
         return self._infer([dict(inputs)], View(inputs[self.manifest.feeds[0].name]), self._timer())

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from agent.inference import Inference
@@ -105,6 +105,17 @@ class Pipeline:
             result = self._look(sample, view, seq)
             yield Outcome(result, tuple(self._judge(sample, view, result)))
 
+    def finish(self, last: Sample) -> Iterator[Outcome]:
+        """What the end of a recording settles, `last` being its last sample: to the steps behind a model it is a loss.
+
+        Nothing when no step tells anything.
+        """
+        view = ended(last)
+        findings = self._post(self._inference.finish(view) if self._inference else (), view)
+        if findings:
+            result = self._result(last, view, self._views, findings, {}, {})
+            yield Outcome(result, tuple(self._judge(last, view, result)))
+
     def another(self) -> "Pipeline":
         """The same pipeline over the same model, remembering nothing, without cache."""
         own = Inference(self._inference.manifest, self._inference.runner) if self._inference else None
@@ -153,7 +164,12 @@ class Pipeline:
             view = pre(view)
         timings = {"gate": (gated - start) * 1e3, "pre": (self._timer() - gated) * 1e3}
         findings, more = self._find(view, timings)
-        findings = self._post(findings, view)
+        return self._result(sample, view, seq, self._post(findings, view), timings, more)
+
+    def _result(
+        self, sample: Sample, view: View, seq: int, findings: tuple[Finding, ...], timings: dict[str, float],
+        more: dict[str, Any],
+    ) -> Result:  # fmt: skip
         ahead_s = view.t0_s - sample.t_s
         return Result(
             pipeline=self.config.name, source=sample.source, seq=seq, t_s=view.t0_s,
@@ -200,3 +216,9 @@ def whole(sample: Sample) -> View:
         data=sample.data, t0_s=sample.t_s, t1_s=sample.t_s + length_s, rate_hz=sample.rate_hz,
         size=(width, height), channels=sample.channels, gap=sample.gap,
     )  # fmt: skip
+
+
+def ended(last: Sample) -> View:
+    """The empty view that stands for the end of a stream, behind its last sample."""
+    view = whole(last)
+    return replace(view, data=view.data[:0], t0_s=view.t1_s, gap=True)

@@ -55,8 +55,7 @@ class Spans:
 
     A stretch begins with a score of at least `on`, and ends where scores fell below `off` once that has lasted
     `min_gap_s`; scores between the two change nothing. A label that is missing from a view has score 0. A gap, and
-    views further apart than `min_gap_s` (a gate held some back), end what is open. What is open when a recording ends
-    is not over, and is told only by `tell = "while"`.
+    views further apart than `min_gap_s` (a gate held some back), end what is open, and so does the end of a recording.
     """
 
     on: Share = 0.5

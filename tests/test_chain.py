@@ -143,3 +143,16 @@ def test_a_state_is_part_of_what_a_pipeline_carries():
     assert pipeline.carried.post == (pytest.approx(_sums(_pipeline(), range(60))[-1]),)
     with pytest.raises(dataclasses.FrozenInstanceError):
         pipeline.carried.post = ()
+
+
+def test_the_end_of_a_recording_is_a_loss_behind_which_nothing_comes():
+    """Steps are asked once more, the rules hear what they tell; a pipeline without such steps is silent."""
+    pipeline = _pipeline()
+    _sums(pipeline, range(60))
+    last = Sample("s", 59, 59.0, 7.0, 8.0, "series", np.array([1.0]))
+    (outcome,) = pipeline.finish(last)
+    assert [(f.label, f.score) for f in outcome.result.findings] == [("sum", 0.0)]
+    assert (outcome.result.t_s, outcome.result.t_mono_s, outcome.result.t_wall_s) == (59.0, 7.0, 8.0)
+    table = {"schema": 1, "name": "p", "source": "s", "detector": {"step": "streaming_zscore"}}
+    config = build(PipelineConfig, table, "p.toml")
+    assert list(Pipeline(config, make_steps(config, "p.toml", None), None).finish(last)) == []

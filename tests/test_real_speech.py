@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import wave
 
 import numpy as np
 import pytest
@@ -147,3 +148,17 @@ def test_a_keyword_spotter_says_each_word_of_a_sentence_once():
             told += [word.label for word in words]
     runner.close()
     assert told == ["Right", "Left", "Up"]
+
+
+def test_a_recording_that_ends_in_the_middle_of_a_word_still_has_it(tmp_path, capsys):
+    """Cut off while somebody speaks: the utterance ends with the recording, in `limpet infer` and as an event."""
+    cut = tmp_path / "cut.wav"
+    with wave.open(str(ROOT / VOICE_FILES[1])) as source, wave.open(str(cut), "wb") as target:
+        target.setparams(source.getparams())
+        target.writeframes(source.readframes(round(1.5 * source.getframerate())))
+    folder = str(MANIFESTS / "silero-vad")
+    assert main(["infer", folder, str(cut), "--artifacts", str(ROOT), "--json"]) == 0
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert finding["interval"] == pytest.approx([0.99, 1.5], abs=0.05)
+    (event,) = _replayed(tmp_path, "silero-vad", 'kind = "appears"', cut, capsys)
+    assert event["body"]["interval"] == pytest.approx([0.99, 1.5], abs=0.05)

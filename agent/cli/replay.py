@@ -103,6 +103,9 @@ def _lines(
         outcomes = (outcome for sample in silence_after(last) for outcome in pipeline.feed(sample))
         for outcome in islice(outcomes, 1):
             yield from _of(outcome)
+    if last is not None:
+        for outcome in pipeline.finish(last):
+            yield from _of(outcome)
 
 
 def _of(outcome: Outcome) -> Iterator[dict[str, Any]]:
