@@ -2,10 +2,12 @@
 
 Watches the spool and starts `limpet update --jobs` when a job lies there, one at a time. Weaker than the unit of its
 own: the child has the agent's user, so it could read the agent's keys and write what the agent writes. A child that is
-under way when the agent ends goes on; its jobs are resumed by the next one.
+under way when the agent ends is ended too, by force if need be; its jobs are resumed by the next one.
 """
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +20,8 @@ TURN_S = 0.5
 """How often the spool is looked at, seconds."""
 PAUSE_S = 5.0
 """After a child that failed, before the next one, seconds."""
+END_S = 2.0
+"""Time that a child has to end with the agent, seconds."""
 
 
 class UpdaterChild:
@@ -44,9 +48,21 @@ class UpdaterChild:
         while child.poll() is None and not stop.is_set():
             beat()
             stop.wait(TURN_S / 5)
-        if child.returncode:
+        if child.poll() is None:
+            _end(child)
+        elif child.returncode:
             log.error("updater=child exit=%d next-try-s=%g", child.returncode, PAUSE_S)
             stop.wait(PAUSE_S)
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """The child and what it tries a candidate in."""
+    os.killpg(child.pid, signal.SIGTERM)
+    try:
+        child.wait(END_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -72,6 +72,7 @@ def _show(folder: Path, args: argparse.Namespace, for_s: float | None, stop: thr
     keys = make_keys(folder / "keys", dt.datetime.now(dt.UTC))
     story = _story(folder, keys)
     with contextlib.ExitStack() as running:
+        running.callback(story.close)
         broker = running.enter_context(choose(BrokerPlan(folder / "broker", keys, stage.accounts()), args.broker))
         updates = stage.Source(running.enter_context(children.web_server(story.repository / "public")), story.prepare())
         config_path = stage.write_agent(folder, keys, broker, parts, FACTORY_MODELS, updates)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class Story:
     _version: str = ""
     _twin: Heard | None = None
     """The newest word of the device about its commands."""
-    _steps: Iterator[None] | None = None
+    _steps: Generator[None, None, None] | None = None
     _over: bool = False
 
     @property
@@ -91,7 +91,12 @@ class Story:
         if not self._over:
             self._over = next(self._steps, self) is self
 
-    def _tell(self) -> Iterator[None]:
+    def close(self) -> None:
+        """Break off; nothing that was started goes on."""
+        if self._steps is not None:
+            self._steps.close()
+
+    def _tell(self) -> Generator[None, None, None]:
         for version, change in ((GOOD, _better), (BAD, _worse)):
             folder = self.folder / f"{MODEL}-{version}"
             shutil.copytree(self.models / MODEL, folder, ignore=shutil.ignore_patterns("demo.*"))
@@ -104,8 +109,11 @@ class Story:
         self._say("$ limpet " + " ".join(a if isinstance(a, str) else a.name for a in arguments))
         pipe = subprocess.PIPE
         with subprocess.Popen(_limpet(*arguments), stdout=pipe, stderr=subprocess.STDOUT, text=True) as child:
-            while child.poll() is None:
-                yield
+            try:
+                while child.poll() is None:
+                    yield
+            finally:
+                child.terminate()  # where it has not ended by itself, the story was broken off
             out = child.stdout.read() if child.stdout else ""
         for line in out.splitlines():
             if not line.startswith("INFO:"):  # LiteRT says so of every model that it loads
