@@ -66,8 +66,9 @@ class Progress:
         return replace(self, version=self.version + 1, t_wall_s=t_wall_s, **changes)
 
     def encode(self) -> bytes:
-        """JSON, one line."""
-        return json.dumps({"schema": 1, **asdict(self)}, separators=(",", ":"), sort_keys=True).encode() + b"\n"
+        """JSON, one line. A zero byte in the text, which `decode` refuses, is replaced."""
+        told = {"schema": 1, **asdict(self), "text": self.text.replace("\0", "\N{REPLACEMENT CHARACTER}")}
+        return json.dumps(told, separators=(",", ":"), sort_keys=True).encode() + b"\n"
 
     @classmethod
     def decode(cls, data: bytes, where: str, limit_bytes: int = LIMIT_BYTES) -> "Progress":

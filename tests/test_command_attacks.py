@@ -421,3 +421,12 @@ def test_a_trusted_key_that_floods_is_slowed_and_stores_nothing(bench):
         assert [s["status"] for s in states].count("successful") == bench.config.per_minute
         assert states[-1]["reason"] == "REJECTED_BUSY"
         assert bench.ask("technician")["status"] == "executing"
+
+
+@pytest.mark.parametrize("args", [{"\0": 1}, {"echo": "\0"}, {"\x1b[2J": 1}, {"\U0010ffff" * 30: 1}])
+def test_no_argument_makes_a_row_that_cannot_be_read_again(bench, args):
+    """Whose key may only ping could end the commands of a device for good: every start reads every row."""
+    with bench.running():
+        assert bench.ask("viewer", "ping", args=args)["status"] == "failed"
+    with bench.running():
+        assert bench.ask("viewer", "ping")["status"] == "successful"
