@@ -142,9 +142,9 @@ class Inference:
             self._restart()
             raise
 
-    def finish(self, end: View) -> tuple[Finding, ...]:
-        """What the [[post]] steps tell when nothing comes behind `end`, an empty view with `gap` set."""
-        return self._post((), end)
+    def finish(self) -> tuple[Finding, ...]:
+        """What the [[post]] steps still had open at the end of a recording; then they know nothing."""
+        return self._post.finish()
 
     def run_raw(self, inputs: Tensors) -> Inferred:
         """Run raw tensors for the fed ports, without [[pre]]; the decoder sees the first one and knows no source."""

@@ -106,13 +106,10 @@ class Pipeline:
             yield Outcome(result, tuple(self._judge(sample, view, result)))
 
     def finish(self, last: Sample) -> Iterator[Outcome]:
-        """What the end of a recording settles, `last` being its last sample: to the steps behind a model it is a loss.
-
-        Nothing when no step tells anything.
-        """
-        view = ended(last)
-        findings = self._post(self._inference.finish(view) if self._inference else (), view)
+        """What the steps behind the model had still open when a recording ends with `last`; nothing if nothing was."""
+        findings = self._post.finish(self._inference.finish() if self._inference else ())
         if findings:
+            view = ended(last)
             result = self._result(last, view, self._views, findings, {}, {})
             yield Outcome(result, tuple(self._judge(last, view, result)))
 
@@ -221,4 +218,4 @@ def whole(sample: Sample) -> View:
 def ended(last: Sample) -> View:
     """The empty view that stands for the end of a stream, behind its last sample."""
     view = whole(last)
-    return replace(view, data=view.data[:0], t0_s=view.t1_s, gap=True)
+    return replace(view, data=view.data[:0], t0_s=view.t1_s)

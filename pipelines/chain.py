@@ -39,6 +39,20 @@ class Chain:
         self.state = tuple(states)
         return findings
 
+    def finish(self, findings: tuple[Finding, ...] = ()) -> tuple[Finding, ...]:
+        """`findings` and what the steps still had open, behind the last view; then the stream is forgotten.
+
+        A step that has something open tells it by a method `ends(state) -> findings`.
+        """
+        for step, state in zip(self._steps, self.state, strict=True):
+            if isinstance(step, Follow):
+                ends = getattr(step, "ends", None)
+                findings += ends(state) if ends is not None else ()
+            else:
+                findings = step(findings)
+        self.reset()
+        return findings
+
 
 def _following(step: Post | Follow) -> Callable[..., tuple[Any, tuple[Finding, ...]]]:
     """Every step as one that follows; asked once, because asking for a protocol takes longer than most steps."""

@@ -99,6 +99,10 @@ class Spans:
         told += self._told(over, view.t1_s) if self.tell == "whole" else self._told(going, view.t1_s)
         return Stretches(state.from_s, max(view.t1_s, state.until_s), tuple(going)), tuple(told)
 
+    def ends(self, state: Stretches) -> tuple[Finding, ...]:
+        """What is open at the end, up to where it was heard."""
+        return tuple(self._broken_off(state))
+
     def _parted(self, findings: tuple[Finding, ...]) -> tuple[list[Finding], list[Finding]]:
         """Those that are followed, and the others."""
         if self.labels == ("*",):

@@ -145,14 +145,29 @@ def test_a_state_is_part_of_what_a_pipeline_carries():
         pipeline.carried.post = ()
 
 
-def test_the_end_of_a_recording_is_a_loss_behind_which_nothing_comes():
-    """Steps are asked once more, the rules hear what they tell; a pipeline without such steps is silent."""
-    pipeline = _pipeline()
-    _sums(pipeline, range(60))
-    last = Sample("s", 59, 59.0, 7.0, 8.0, "series", np.array([1.0]))
-    (outcome,) = pipeline.finish(last)
-    assert [(f.label, f.score) for f in outcome.result.findings] == [("sum", 0.0)]
-    assert (outcome.result.t_s, outcome.result.t_mono_s, outcome.result.t_wall_s) == (59.0, 7.0, 8.0)
-    table = {"schema": 1, "name": "p", "source": "s", "detector": {"step": "streaming_zscore"}}
+def test_the_end_of_a_recording_tells_what_is_open():
+    """Steps that have something open tell it, the rest of the list sees it; then the stream is forgotten."""
+    chain = Chain(make_posts([{"step": "sum"}, {"step": "spans"}, {"step": "min_score", "score": 0.5}], "a test"))
+    for i in range(10):
+        chain(found(0.1), View(np.empty(0), i, i + 1.0))
+    assert [(f.label, f.interval) for f in chain.finish(found(0.2, 0.9))] == [("a", None), ("sum", (3.97, 10.0))]
+    assert chain.state[0] == 0.0
+    assert chain.finish() == ()
+
+
+def test_a_pipeline_judges_what_was_open_at_the_end():
+    """One more result at the time of the end, rules included; none when nothing was open."""
+    table = {
+        "schema": 1, "name": "p", "source": "s", "detector": {"step": "streaming_zscore", "always": True},
+        "post": [{"step": "sum"}, {"step": "spans", "min_gap_s": 2}], "rule": [{"kind": "appears"}],
+    }  # fmt: skip
     config = build(PipelineConfig, table, "p.toml")
-    assert list(Pipeline(config, make_steps(config, "p.toml", None), None).finish(last)) == []
+    pipeline = Pipeline(config, make_steps(config, "p.toml", None), None)
+    last = Sample("s", 59, 59.0, 7.0, 8.0, "series", np.array([1.0]))
+    assert list(pipeline.finish(last)) == []
+    for i in range(60):
+        assert [o.drafts for o in pipeline.feed(Sample("s", i, i, 0, 0, "series", last.data + i % 7))] == [()]
+    (outcome,) = pipeline.finish(last)
+    assert [f.label for f in outcome.result.findings] == ["sum"]
+    assert (outcome.result.t_s, outcome.result.t_mono_s, outcome.result.t_wall_s) == (59.0, 7.0, 8.0)
+    assert [draft.body["label"] for draft in outcome.drafts] == ["sum"]

@@ -12,7 +12,7 @@ from agent.cli.options import Commands
 from agent.errors import ConfigError, LimpetError, ModelError
 from agent.inference import Inference, Inferred, open_model
 from agent.manifest import Manifest
-from agent.records import Finding, View
+from agent.records import Finding
 from agent.registry import find
 from agent.settings.runtime import RuntimeOptions
 from agent.views import views
@@ -78,9 +78,7 @@ def _one(inference: Inference, manifest: Manifest, path: Path, *, want_outputs: 
     try:
         for view in views(manifest, path):
             gathered.add(inference(view))
-            end = View(view.data[:0], view.t1_s, view.t1_s, gap=True)
-        if gathered.last is not None:
-            gathered.findings += inference.finish(end)
+        gathered.findings += inference.finish()
     except LimpetError as exc:
         fields |= {"findings": lines.findings_fields(gathered.findings), "error": str(exc)}
         return fields
