@@ -27,6 +27,10 @@ class KeepLabels:
     def __call__(self, findings: tuple[Finding, ...], /) -> tuple[Finding, ...]:
         return tuple(f for f in findings if f.label in self.labels)
 
+    def says(self, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that are kept."""
+        return tuple(label for label in labels if label in self.labels)
+
 
 @dataclass(frozen=True, slots=True)
 class Top:

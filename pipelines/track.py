@@ -101,6 +101,10 @@ class Tracks:
         if self.bridge_s > self.keep_s:
             raise ValueError(f"bridge_s = {self.bridge_s:g} is longer than keep_s = {self.keep_s:g}: lower it")
 
+    def says(self, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that are followed get a number."""
+        return tuple(f"{one}#1" if any(fnmatchcase(one, p) for p in self.labels) else one for one in labels)
+
     def initial(self) -> Seen:
         return Seen()
 

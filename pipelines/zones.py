@@ -66,6 +66,10 @@ class Zones:
     def __post_init__(self) -> None:
         _distinct([zone.name for zone in self.zone])
 
+    def says(self, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Each label in each zone besides."""
+        return labels + tuple(f"{zone.name}/{label}" for zone in self.zone for label in labels)
+
     def initial(self) -> tuple[Stay, ...]:
         return ()
 
@@ -144,6 +148,12 @@ class Lines:
     def __post_init__(self) -> None:
         _distinct([line.name for line in self.line])
 
+    def says(self, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Each numbered label over each line, both ways, besides."""
+        walking = [label for label in labels if _walks(label)]
+        ways = [f"{line.name}:{way}" for line in self.line for way in ("in", "out")]
+        return labels + tuple(f"{way}/{label}" for way in ways for label in walking)
+
     def initial(self) -> Walks:
         return Walks(counts=((0, 0),) * len(self.line))
 
@@ -152,7 +162,7 @@ class Lines:
         counts, added = [list(pair) for pair in state.counts], []
         for finding in findings:
             here = stands_at(finding, view, self.stand)
-            if here is None or "#" not in finding.label or "/" in finding.label:
+            if here is None or not _walks(finding.label):
                 continue
             before = walks.get(finding.label)
             after: list[Point] = []
@@ -179,6 +189,11 @@ def stands_at(finding: Finding, view: View, stand: Stand) -> Point | None:
     left, top, right, bottom = finding.box
     x, y = (left + right) / 2 / view.size[0], (bottom if stand == "foot" else (top + bottom) / 2) / view.size[1]
     return min(x, _BELOW_ONE), min(y, _BELOW_ONE)
+
+
+def _walks(label: str) -> bool:
+    """Whether a label has a track's number and is not one that another step added."""
+    return "#" in label and "/" not in label
 
 
 def _newest(remembered: dict[str, _R]) -> tuple[_R, ...]:

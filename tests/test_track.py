@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.app.assembly import _require_labels
+from agent.config import load_pipeline
 from agent.errors import ConfigError
+from agent.manifest import load_manifest
 from agent.records import Draft, Finding, View
 from agent.rules import initial, step
 from agent.settings.rules import Appears, Clears, Counts, Crosses
@@ -193,3 +196,49 @@ def test_keys_that_cannot_work_are_refused():
     """To tell somebody who is forgotten already."""
     with pytest.raises(ConfigError, match="bridge_s = 3 is longer than keep_s = 2: lower it"):
         tracks(bridge_s=3.0)
+
+
+NAMED = """
+[[post]]
+step = "keep_labels"
+labels = ["person", "dog"]
+[[post]]
+step = "tracks"
+[[post]]
+step = "zones"
+[[post.zone]]
+name = "door"
+polygon = [[0, 0], [1, 0], [1, 1]]
+[[post]]
+step = "lines"
+[[post.line]]
+name = "gate"
+start = [0.5, 0]
+end = [0.5, 1]
+"""
+
+
+@pytest.mark.parametrize(
+    ("label", "fits"),
+    [
+        ("person#*", True), ("door/dog#*", True), ("gate:in/*", True), ("*", True),
+        ("person", False), ("cat#*", False), ("door/person", False), ("gate:up/*", False), ("gate:in/door/*", False),
+    ],
+)  # fmt: skip
+def test_a_rule_that_would_be_silent_for_ever_is_refused(tmp_path, label, fits):
+    """Behind tracks, zones and lines labels have other names: a rule for one that nobody says is told at once."""
+    (tmp_path / "model.toml").write_text(
+        'schema = 1\nname = "m"\nversion = "1.0.0"\nmodality = "image"\nlabels = ["person", "dog", "cat"]\n'
+        '[[input]]\nname = "x"\nshape = [1, 8, 8, 3]\ndtype = "uint8"\n'
+        '[[output]]\nname = "y"\nshape = [1, 4, 7]\ndtype = "float32"\n[decoder]\nstep = "box_table"\n'
+        f'[[artifact]]\nfile = "m.tflite"\nsha256 = "{"0" * 64}"\nformat = "tflite"\n'
+    )
+    rule = f'[[rule]]\nkind = "appears"\nlabel = "{label}"\n'
+    (tmp_path / "p.toml").write_text(f'schema = 1\nname = "p"\nsource = "s"\n[model]\nname = "m"\n{NAMED}{rule}')
+    file, manifest = load_pipeline(tmp_path / "p.toml"), load_manifest(tmp_path)
+    if fits:
+        _require_labels(file, manifest)
+    else:
+        words = "fits no label of model m behind its steps: there are 'person#1', 'dog#1'"
+        with pytest.raises(ConfigError, match=words):
+            _require_labels(file, manifest)

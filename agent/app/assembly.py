@@ -13,8 +13,10 @@ from agent.pipeline import Pipeline, Steps, make_steps
 from agent.registry import candidates
 from agent.settings.core import ModelUse
 from agent.trial.seat import Seat
+from pipelines.chain import make_posts
+from pipelines.labels import said
 
-BY_LABEL = ("classify", "keyword", "sounds")
+BY_LABEL = ("classify", "keyword", "sounds", "boxes", "box_table", "box_grid", "box_anchors", "segments")
 """Decoders whose findings carry the model's labels and no other."""
 
 
@@ -108,13 +110,17 @@ def _require_source(file: PipelineFile, known: tuple[str, ...]) -> None:
 
 
 def _require_labels(file: PipelineFile, manifest: Manifest) -> None:
-    """A rule that waits for a label which the model never says would be silent for ever."""
+    """A rule that waits for a label which nobody says would be silent for ever: "person" behind the step `tracks`."""
     renamed = any(step.get("step") == "label_by_value" for step in file.config.post)
     if renamed or not manifest.labels or (manifest.decoder or {}).get("step") not in BY_LABEL:
         return
+    posts = (*make_posts(manifest.post, str(manifest)), *make_posts(file.config.post, str(file.path)))
+    labels = said(posts, manifest.labels)
+    few = (", ".join(map(repr, labels[:12])) or "none") + (" ..." if len(labels) > 12 else "")
     for i, rule in enumerate(file.config.rule, 1):
         for pattern in (rule.label,) if isinstance(rule.label, str) else rule.label:
-            if not any(fnmatchcase(label, pattern) for label in manifest.labels):
-                few = ", ".join(map(repr, manifest.labels[:12])) + (" ..." if len(manifest.labels) > 12 else "")
+            if not any(fnmatchcase(label, pattern) for label in labels):
                 where = f"{file.path} [rule] #{i}: key 'label'"
-                raise ConfigError(f"{where}: {pattern!r} fits no label of model {manifest.name}: there are {few}")
+                behind = " behind its steps" if labels != manifest.labels else ""
+                told = f"{pattern!r} fits no label of model {manifest.name}{behind}"
+                raise ConfigError(f"{where}: {told}: there are {few}")
