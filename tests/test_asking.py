@@ -152,7 +152,9 @@ def test_a_state_of_an_odd_shape_ends_no_round(detail):
     assert [message.topic.split("/")[3] for message in round_.due()] == ["b"]
 
 
-@pytest.mark.parametrize("text", ["[/nothing]", "raise [updates] size_mb", "\x1b]0;pwned\x07", "[bold", "\x9b2J", "\u202e"])
+@pytest.mark.parametrize("text", [
+    "[/nothing]", "raise [updates] size_mb", "\x1b]0;pwned\x07", "[bold", "\x9b2J", "\u202e",
+])  # fmt: skip
 @pytest.mark.parametrize("view", [Page, lambda round_: Lines(round_, as_json=False)])
 def test_what_a_device_says_steers_no_terminal(capsys, view, text):
     """It is neither markup nor a control sequence, whatever it looks like, and nothing of the words is lost."""

@@ -155,7 +155,7 @@ def test_a_candidate_that_goes_wrong_is_rolled_back_and_never_taken_again(site):
     assert [end.operation for end in site.worker().look()] == ["refresh"]
 
 
-def test_a_candidate_that_nobody_judges_goes_back_in_the_end(site):
+def test_a_clock_that_was_wrong_is_not_held_against_a_candidate(site):
     """Two days after its probation; a clock that was in 1970 when it began and is right now counts from now."""
     site.update()
     trial = site.model().trial

@@ -55,11 +55,14 @@ class LocalFetcher(Fetcher):
         if file is None:
             raise UpdateError(f"{url}: is not in {self._folder}", "DOWNLOAD_FAILED")
         with file:
-            for span in spans:
-                for start in range(span.start, span.end, BLOCK_BYTES):
-                    data = os.pread(file.fileno(), min(BLOCK_BYTES, span.end - start), start)
-                    self._count(len(data))
-                    yield start, data
+            for start, end in ((at, span.end) for span in spans for at in range(span.start, span.end, BLOCK_BYTES)):
+                try:
+                    data = os.pread(file.fileno(), min(BLOCK_BYTES, end - start), start)
+                except OSError as exc:
+                    words = f"{url}: {self._folder} cannot be read any more: {exc.strerror}"
+                    raise UpdateError(words, "DOWNLOAD_FAILED") from exc
+                self._count(len(data))
+                yield start, data
 
     def _open(self, url: str) -> BinaryIO | None:
         path = self._folder / unquote(url.removeprefix(BASE)).lstrip("/")
