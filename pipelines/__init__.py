@@ -62,7 +62,7 @@ class Follow(Protocol):
     """Follows what is found from view to view: `(state, findings, view) -> (state, findings)`.
 
     It sees every view that reached the decoder, also those without findings. It may be given any view after any other:
-    `gap` is set where something was lost, and times jump where a gate held views back. A step that has something open at
+    `gap` is set where something was lost, and times jump where a gate held views back. A step with something open at
     the end of a recording tells it by a method `ends(state) -> findings`.
     """
 
