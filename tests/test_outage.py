@@ -90,6 +90,7 @@ def test_a_broker_that_is_killed_loses_nothing_that_it_has_not_acknowledged(tmp_
                 time.sleep(0.001)
                 if i % 300 == 150:
                     broker.kill()
+                    assert until(lambda: not uplink.stats()["connected"], 10)  # its last answers have been read
                     doomed = set(acknowledged)
                     broker.start()
             assert until(lambda: len(acknowledged) >= 1500, 20)

@@ -150,12 +150,12 @@ def test_a_model_that_never_ends_is_killed_at_its_deadline(tmp_path):
     folder = _tiny(tmp_path)
     _endless(folder)
     candidate = replace(_depot(tmp_path, folder), time_s=4.0)
-    began_s = time.monotonic()
+    began_s, before = time.monotonic(), set(_children())  # other tests of this process may have left some
     why = probe(candidate)
     assert "not done after 4 s" in why
     assert "while running" in why
     assert time.monotonic() - began_s < 8
-    assert not _children()
+    assert set(_children()) <= before
 
 
 def _children():
