@@ -1,14 +1,13 @@
 """One stream's way through a model: view -> [[pre]] -> tensors -> cache or runner -> outputs -> decoder -> [[post]].
 
-`open_model` loads a model once per process; an `Inference` is one stream's use of it and carries that stream's state
-tensors, so it belongs to one lane. Owns the order of the stages and their timings. Refuses NaN that comes out of a
-model. After an error the stream's state starts again, because it cannot be known.
+An `Inference` is one stream's use of a model (`agent.loading` loads it once per process) and carries that stream's
+state tensors, so it belongs to one lane. Owns the order of the stages and their timings. Refuses NaN that comes out of
+a model. After an error the stream's state starts again, because it cannot be known.
 """
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,10 @@ import numpy as np
 from agent.cache import ResultCache, digest
 from agent.errors import ConfigError, ModelError
 from agent.feed import Feed
-from agent.manifest import Artifact, Input, Manifest
+from agent.manifest import Input, Manifest
 from agent.records import Array, CacheUse, Finding, Tensors, View
-from agent.registry import OPERATOR, Origin, candidates, verified
-from agent.runtime import Runner, RuntimeMissingError, Slots, dequantise, open_runner
+from agent.runtime import Runner, dequantise
 from agent.runtime.quant import zeros
-from agent.settings.runtime import RuntimeOptions
 from pipelines import Decoder, Follow, Post, Pre, make_step
 from pipelines.chain import Chain, make_posts
 from pipelines.outputs import decoded
@@ -43,39 +40,6 @@ class Inferred:
     input_digest: str
     runs: int = 0
     """How often the model ran for it; `timings_ms` has the sum of their times."""
-
-
-def open_model(
-    manifest: Manifest,
-    options: RuntimeOptions | None = None,
-    *,
-    artifact_root: Path | None = None,
-    limit_bytes: int = 512_000_000,
-    slots: Slots = None,
-    only: Artifact | None = None,
-    origin: Origin = OPERATOR,
-) -> Runner:
-    """Verify and load the first artifact that this machine can run, or `only` that one. Raises ModelError.
-
-    Only a runtime that is missing, or an accelerator that the artifact requires, makes it try the next artifact; a file
-    that is damaged, not to be trusted or refused by its runtime is an error, because falling back would hide it.
-    """
-    chosen = options or RuntimeOptions()
-    present = [*chosen.providers, *(str(delegate.path) for delegate in chosen.delegates)]
-    missing: list[str] = []
-    for artifact in (only,) if only else candidates(manifest, chosen.prefer, present):
-        with verified(manifest, artifact, artifact_root, limit_bytes, origin) as path:
-            try:
-                runner = open_runner(manifest, artifact, chosen, path, slots)
-            except RuntimeMissingError as exc:
-                missing.append(str(exc))
-                continue
-        lacking = set(artifact.requires) - set(runner.info.used)
-        if not lacking or only:
-            return runner
-        runner.close()
-        missing.append(f"{artifact.file} requires {', '.join(sorted(lacking))}, which cannot be used here")
-    raise ModelError(f"{manifest}: no artifact can run here: {'; '.join(missing)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.manifest import load_manifest
 
 REPO = Path(__file__).resolve().parent.parent

@@ -8,7 +8,8 @@ import pytest
 
 import pipelines
 from agent.errors import ConfigError, ModelError
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.pipeline import Pipeline, make_steps
 from agent.records import Finding, Sample, View
 from agent.settings.core import PipelineConfig

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from agent.golden import selftest
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.manifest import load_manifest
 from agent.settings.runtime import RuntimeOptions
 from agent.views import views

@@ -10,7 +10,8 @@ from agent.cache import ResultCache
 from agent.errors import ModelError
 from agent.feed import Feed, fit
 from agent.golden import selftest
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.manifest import Input, Port, load_manifest
 from agent.records import Finding, View
 from agent.runtime import dequantise, quantise

@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.manifest import load_manifest
 from agent.views import views
 from tools import join_models

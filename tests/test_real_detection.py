@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 import pytest
 
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.manifest import load_manifest
 from pipelines.boxes import iou
 from pipelines.image import decode_image, image_view

@@ -13,7 +13,8 @@ import pytest
 from onnx import numpy_helper
 
 from agent.errors import ModelError
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.manifest import load_manifest
 from agent.records import View
 from agent.runtime import declared_ports

@@ -7,7 +7,8 @@ import pytest
 
 from agent.capture import file_samples
 from agent.clock import SystemClock
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.manifest import load_manifest
 from pipelines import make_step
 from tests import realdata

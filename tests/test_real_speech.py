@@ -10,7 +10,8 @@ import pytest
 from agent.capture import file_samples
 from agent.cli import main
 from agent.clock import SystemClock
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.manifest import load_manifest
 from agent.records import Sample
 from agent.views import views

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from agent.errors import ModelError
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.manifest import load_manifest
 from agent.records import View
 from agent.settings.runtime import RuntimeOptions

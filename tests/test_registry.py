@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from agent.errors import ModelError
-from agent.inference import open_model
+from agent.loading import open_model
 from agent.manifest import load_manifest
 from agent.registry import candidates, find, installed, verified
 from tests.tiny_models import artifact_text, make_model, write_model

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from agent.errors import ModelError
-from agent.inference import open_model
+from agent.loading import open_model
 from agent.manifest import load_manifest
 from agent.runtime import dequantise, quantise
 from agent.settings.runtime import DelegateOptions, RuntimeOptions
@@ -359,7 +359,7 @@ def _private_mb_of_loading(folder, form):
 import sys
 from pathlib import Path
 import onnxruntime
-from agent.inference import open_model
+from agent.loading import open_model
 from agent.manifest import load_manifest
 def private():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()

@@ -8,7 +8,8 @@ import pytest
 from agent.capture import file_samples
 from agent.clock import SystemClock
 from agent.golden import selftest
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.manifest import load_manifest
 from agent.pipeline import Pipeline, make_steps
 from agent.settings.capture import ReplayConfig

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import onnx
 
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.manifest import Manifest, load_manifest
 from agent.settings.runtime import RuntimeOptions
 from pipelines.image import decode_image, image_view

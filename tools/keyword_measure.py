@@ -17,7 +17,8 @@ from keyword_examples import LABELS, Material, example
 from keyword_texts import KEYWORDS
 from speech import RATE_HZ, read_wav
 
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.manifest import Manifest
 from agent.records import Finding, Sample, View
 from agent.rules import initial, step

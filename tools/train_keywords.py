@@ -38,7 +38,8 @@ from keyword_network import quantised, trained  # noqa: E402
 from keyword_texts import KEYWORDS  # noqa: E402
 from speech import voices, write_wav  # noqa: E402
 
-from agent.inference import Inference, open_model  # noqa: E402
+from agent.inference import Inference  # noqa: E402
+from agent.loading import open_model  # noqa: E402
 from agent.manifest import load_manifest  # noqa: E402
 from agent.records import View  # noqa: E402
 from pipelines import make_step  # noqa: E402

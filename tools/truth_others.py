@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.errors import ModelError
-from agent.inference import open_model
+from agent.loading import open_model
 from agent.records import Array
 from tests.realdata import ROOT
 from tests.test_real_runtime import described, pinned, tensor

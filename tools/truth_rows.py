@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from agent.inference import Inference, Inferred, open_model
+from agent.inference import Inference, Inferred
+from agent.loading import open_model
 from agent.manifest import load_manifest
 from agent.records import Finding, View
 from agent.views import views

@@ -14,7 +14,8 @@ from agent.cache import ResultCache
 from agent.clock import Clock
 from agent.depot import Pick
 from agent.errors import ModelError
-from agent.inference import Inference, open_model
+from agent.inference import Inference
+from agent.loading import open_model
 from agent.manifest import Manifest
 from agent.pipeline import config_digest
 from agent.registry import OPERATOR, Origin, find, holds_model

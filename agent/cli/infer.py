@@ -10,7 +10,8 @@ from typing import Any
 from agent.cli import lines
 from agent.cli.options import Commands
 from agent.errors import ConfigError, LimpetError, ModelError
-from agent.inference import Inference, Inferred, open_model
+from agent.inference import Inference, Inferred
+from agent.loading import open_model
 from agent.manifest import Manifest
 from agent.records import Finding
 from agent.registry import find

@@ -16,7 +16,7 @@ from agent.config import load_config
 from agent.depot import State
 from agent.errors import LimpetError
 from agent.golden import selftest
-from agent.inference import open_model
+from agent.loading import open_model
 from agent.manifest import Artifact, Manifest
 from agent.registry import OPERATOR, Found, Origin, candidates, find, installed, verified
 from agent.settings.runtime import ModelsConfig

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.broker import Message
-from agent.inference import open_model
+from agent.loading import open_model
 from agent.manifest import load_manifest
 from agent.reading import Heard, Said
 from agent.request import Target, new_id

@@ -12,7 +12,7 @@ from typing import Final
 
 from agent.errors import ConfigError, ModelError
 from agent.golden import selftest
-from agent.inference import open_model
+from agent.loading import open_model
 from agent.manifest import MANIFEST_FILE, Artifact, Manifest, load_manifest
 from agent.registry import candidates, verified
 from agent.runtime import RuntimeMissingError

@@ -73,7 +73,7 @@ def main(candidate: Candidate) -> None:
 def _wrong(candidate: Candidate, step: Any) -> Iterator[str]:
     """Everything that speaks against the model; stops at the first thing that makes the rest pointless."""
     from agent.golden import selftest
-    from agent.inference import open_model
+    from agent.loading import open_model
     from agent.settings.updates import UpdatesConfig
     from agent.stock import Stock
     from agent.views import views
