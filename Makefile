@@ -1,11 +1,12 @@
 # Two commands: `make run` shows Limpet at work, `make test` proves it. `make help` lists the others.
 .DEFAULT_GOAL := help
-.PHONY: help run test truth lint env dashboard lock clean
+.PHONY: help run test truth bench lint env dashboard lock clean
 
 FOR ?=
 PYTEST ?=
 JOBS ?= auto
 CASE ?=
+BENCH ?=
 BIN := .venv/bin
 
 help: ## this list
@@ -24,6 +25,10 @@ test: ## the whole test suite; PYTEST="tests/test_x.py -x" chooses, JOBS=1 runs 
 truth: ## what the agent answers in every case of the real data: expected, got, latency; CASE="o09 o11" chooses
 	@tools/env.sh dev
 	@$(BIN)/python -m tools.truth $(CASE)
+
+bench: ## what Limpet costs here against the bare loop, into docs/performance; BENCH="video latency --quick" chooses
+	@tools/env.sh dev
+	@$(BIN)/python -m tools.bench $(BENCH)
 
 lint: ## ruff and mypy
 	@tools/env.sh dev
