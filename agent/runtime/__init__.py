@@ -1,6 +1,6 @@
 """ONNX Runtime and LiteRT behind one `Runner`; the foreign packages are imported when a model needs them, never before.
 
-`open_runner` loads one artifact; `declared_ports` reads what a model file says about itself.
+`open_runner` loads one artifact; `declared_ports` reads what a model file says about itself, `answers` asks it once.
 """
 
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agent.errors import ModelError
 from agent.manifest import Artifact, Manifest, Runtime
+from agent.records import Array, Tensors
 from agent.runtime.contract import Declared, Fallback, Runner, RunnerInfo, RuntimeMissingError, Slots
 from agent.runtime.quant import dequantise, quantise
 from agent.settings.runtime import RuntimeOptions
@@ -16,8 +17,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # ONNX Runtime's wheels hold a client that reports to its maker; it looks here when it is imported, which is later
 
 __all__ = [
-    "Declared", "Fallback", "Runner", "RunnerInfo", "RuntimeMissingError", "Slots", "declared_ports", "dequantise",
-    "open_runner", "quantise",
+    "Declared", "Fallback", "Runner", "RunnerInfo", "RuntimeMissingError", "Slots", "answers", "declared_ports",
+    "dequantise", "open_runner", "quantise",
 ]  # fmt: skip
 
 
@@ -50,3 +51,17 @@ def declared_ports(path: Path, runtime: Runtime) -> tuple[tuple[Declared, ...], 
     from agent.runtime import ort
 
     return ort.declared_ports(path)
+
+
+def answers(path: Path, runtime: Runtime, inputs: Tensors) -> dict[str, Array]:
+    """What a model file answers to raw `inputs`, by its own names of ports: for describing it, before any manifest is.
+
+    Every input of the file must be there. Raises ModelError.
+    """
+    if runtime == "litert":
+        from agent.runtime import litert
+
+        return litert.answers(path, inputs)
+    from agent.runtime import ort
+
+    return ort.answers(path, inputs)

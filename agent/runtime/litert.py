@@ -99,6 +99,21 @@ def declared_ports(path: Path) -> tuple[tuple[Declared, ...], tuple[Declared, ..
     return tuple(_declared(d, str(path)) for d in ins), tuple(_declared(d, str(path)) for d in outs)
 
 
+def answers(path: Path, inputs: Tensors) -> dict[str, Array]:
+    """Every output for `inputs`, by the file's own names. Raises ModelError."""
+    module, _, _ = _library()
+    interpreter, _, _ = _build(module, path, RuntimeOptions(xnnpack=False), [], str(path))
+    places = {detail["name"]: detail["index"] for detail in interpreter.get_input_details()}
+    _allocate(interpreter, {places[name]: array.shape for name, array in inputs.items()}, str(path))
+    try:
+        for name, array in inputs.items():
+            interpreter.set_tensor(places[name], array)
+        interpreter.invoke()
+    except _REFUSALS as exc:
+        raise ModelError(f"{path}: {module.__name__} failed while running it: {exc}") from exc
+    return {detail["name"]: interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()}
+
+
 def _library() -> tuple[Any, str, tuple[Fallback, ...]]:
     """The module, its package and why an earlier choice was not possible. Raises RuntimeMissingError."""
     failed: list[Fallback] = []

@@ -123,6 +123,16 @@ def declared_ports(path: Path) -> tuple[tuple[Declared, ...], tuple[Declared, ..
     return tuple(map(_declared, session.get_inputs())), tuple(map(_declared, session.get_outputs()))
 
 
+def answers(path: Path, inputs: Tensors) -> dict[str, Array]:
+    """Every output for `inputs`, by the file's own names. Raises ModelError."""
+    session, _ = _session(path, RuntimeOptions(), [_CPU], str(path), mapped=path.suffix == ".ort")
+    names = [node.name for node in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    except _REFUSALS as exc:
+        raise ModelError(f"{path}: ONNX Runtime failed while running it: {exc}") from exc
+
+
 def _choose(options: RuntimeOptions, where: str) -> tuple[list[str], list[Fallback]]:
     """The providers that this build has, best first, and those that it has not."""
     built = ort.get_available_providers()
