@@ -85,6 +85,7 @@ class Pipeline:
         self.config = config
         self.runner = inference.runner.info if inference else None
         self.model = self.runner.model if self.runner else None
+        self.demonstration = inference.manifest.demonstration if inference else ""
         self._steps = steps
         self._inference = inference
         self._timer = timer

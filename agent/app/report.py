@@ -73,6 +73,8 @@ class Report:
                 "used": pipeline.runner.used,
                 "fallbacks": [f"{f.asked}: {f.reason}" for f in pipeline.runner.fallbacks],
             }
+        if pipeline.demonstration:
+            told["demonstration"] = pipeline.demonstration
         return told
 
 

@@ -107,6 +107,8 @@ class Upkeep:
         self._meters.show_model(name, runner.model)
         model, used = f"{runner.model.name} {runner.model.version}", ",".join(runner.used)
         log.info("pipeline=%s model=%r runtime=%s used=%s", name, model, runner.runtime, used)
+        if seat.demonstration:
+            log.warning("pipeline=%s model=%r is a demonstration: %s", name, model, seat.demonstration)
         for fallback in runner.fallbacks:
             log.warning("pipeline=%s fallback asked=%s reason=%r", name, fallback.asked, fallback.reason)
 

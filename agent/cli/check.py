@@ -27,6 +27,8 @@ class Checked:
 
     what: str
     problem: str = ""
+    note: str = ""
+    """What is to be known though nothing is wrong."""
 
 
 def add_parser(sub: Commands) -> None:
@@ -42,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
     for checked in look(args.config):
         wrong += bool(checked.problem)
         if args.json:
-            print(json.dumps({"what": checked.what, "ok": not checked.problem, "problem": checked.problem}))
+            told = {"what": checked.what, "ok": not checked.problem, "problem": checked.problem}
+            print(json.dumps(told | ({"note": checked.note} if checked.note else {})))
         else:
-            wrong_words = f"WRONG   {checked.what}\n{_indent(checked.problem)}"
-            print(wrong_words if checked.problem else f"ok      {checked.what}")
+            print("\n".join([f"{'WRONG' if checked.problem else 'ok':<7} {checked.what}", *_below(checked)]))
     return 2 if wrong else 0
 
 
@@ -74,7 +76,8 @@ def _pipelines(config: Config, files: tuple[PipelineFile, ...], sources: tuple[s
         made = assemble(files, sources, shelf)
         for pipeline in made.pipelines:
             model = f" with {pipeline.model.name} {pipeline.model.version}" if pipeline.model else ""
-            yield Checked(f"pipeline {pipeline.config.name}{model}")
+            note = f"a demonstration: {pipeline.demonstration}" if pipeline.demonstration else ""
+            yield Checked(f"pipeline {pipeline.config.name}{model}", note=note)
     finally:
         shelf.close()
     yield from _problems("pipeline", made.broken)
@@ -123,5 +126,5 @@ def _try(what: str, work: Callable[[], object]) -> Checked:
     return Checked(what)
 
 
-def _indent(text: str) -> str:
-    return "\n".join(f"        {line}" for line in text.splitlines())
+def _below(checked: Checked) -> Iterator[str]:
+    yield from (f"        {line}" for text in (checked.problem, checked.note) for line in text.splitlines())

@@ -185,7 +185,8 @@ def _verify_one(
 
 
 def _named(manifest: Manifest) -> dict[str, Any]:
-    return {"name": manifest.name, "version": manifest.version}
+    told = {"name": manifest.name, "version": manifest.version}
+    return told | ({"demonstration": manifest.demonstration} if manifest.demonstration else {})
 
 
 def _new(path: Path, *, write: bool) -> int:
@@ -209,10 +210,17 @@ def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -
         for row in rows:
             print(json.dumps(row))
         return
-    texts = [[_cell(column, row.get(column, "")) for column in columns] for row in rows]
+    texts = [[_cell(column, _worded(column, row)) for column in columns] for row in rows]
     widths = [max(len(column), *(len(text[i]) for text in texts), 0) for i, column in enumerate(columns[:-1])]
     for text in [list(columns), *texts] if texts else []:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(text, widths, strict=False)), text[-1]]))
+
+
+def _worded(column: str, row: dict[str, Any]) -> object:
+    """The value of a column; what is only a demonstration says so where everything else says "ok"."""
+    if column == "state" and row.get("demonstration"):
+        return f"{row['state']}, a demonstration: {row['demonstration']}"
+    return row.get(column, "")
 
 
 def _cell(column: str, value: object) -> str:

@@ -62,6 +62,8 @@ def _pipeline(name: str, pipeline: dict[str, Any]) -> Iterator[str]:
     eyes = f"{model['name']} {model['version']} on {pipeline['runtime']}" if model else "no model file"
     counts = ", ".join(f"{pipeline[key]} {key}" for key in ("results", "cached", "gated", "events"))
     yield f"  {name:<32} {eyes}: {counts}"
+    if pipeline.get("demonstration"):
+        yield f"    a demonstration: {pipeline['demonstration']}"
     yield from (f"    fallback: {reason}" for reason in pipeline.get("fallbacks", ()))
 
 

@@ -63,6 +63,7 @@ class Lines:
         self._board = board
         self._told = 0
         self._story_told = 0
+        self._labelled: set[str] = set()
 
     def __enter__(self) -> Self:
         board = self._board
@@ -81,10 +82,18 @@ class Lines:
     def refresh(self) -> None:
         """Print what has arrived since the last call."""
         self._tell_story()
+        self._tell_labels()
         new = min(self._board.total - self._told, len(self._board.arrivals))
         for arrival in list(self._board.arrivals)[len(self._board.arrivals) - new :]:
             print(plain_line(arrival), flush=True)
         self._told = self._board.total
+
+    def _tell_labels(self) -> None:
+        """Once for each pipeline: that its model is only a demonstration, and why."""
+        for name, pipeline in (self._board.status.get("pipelines") or {}).items():
+            if pipeline.get("demonstration") and name not in self._labelled:
+                self._labelled.add(name)
+                print(f"{name:<10} {model_words(pipeline)}: {pipeline['demonstration']}", flush=True)
 
     def _tell_story(self) -> None:
         story = self._board.story
@@ -102,6 +111,13 @@ def plain_line(arrival: Arrival) -> str:
     seal = "sealed" if arrival.sealed else "plain"
     words = f"{draft.stream:<10} {draft.kind:<8} {summary(draft.body)}"
     return f"{words} seq={arrival.event.seq} {seal} cache={draft.cache or '-'} latency_ms={arrival.latency_ms:.0f}"
+
+
+def model_words(pipeline: dict[str, Any]) -> str:
+    """What a pipeline runs, from its part of the status."""
+    model = pipeline.get("model")
+    words = f"{model['name']} {model['version']}" if model else "streaming statistic"
+    return f"{words}, a demonstration" if pipeline.get("demonstration") else words
 
 
 def summary(body: Any) -> str:

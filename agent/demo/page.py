@@ -18,7 +18,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from agent.demo.board import Arrival, Board, summary
+from agent.demo.board import Arrival, Board, model_words, summary
 
 DRAW_S = 0.2
 """Shortest time between two pages, seconds."""
@@ -123,9 +123,8 @@ def _pipelines(board: Board, columns: int) -> RenderableType:
     for column in ("results", "p50 ms", "p99 ms", "cached", "gated", "events"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, pipeline in (board.status.get("pipelines") or {}).items():
-        model = pipeline.get("model")
         table.add_row(
-            Text(name, style="bold"), f"{model['name']} {model['version']}" if model else "streaming statistic",
+            Text(name, style="bold"), model_words(pipeline),
             *((str(pipeline.get("runtime", "")),) if wide else ()), str(pipeline["results"]),
             _ms(pipeline.get("p50_ms")), _ms(pipeline.get("p99_ms")), str(pipeline.get("cached", 0)),
             str(pipeline.get("gated", 0)), str(pipeline["events"]),

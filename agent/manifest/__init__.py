@@ -66,6 +66,7 @@ def load_manifest(folder: Path) -> Manifest:
         window=table.window, pre=table.pre, decoder=table.decoder, goldens=table.golden, accuracy=table.accuracy,
         labels_file=table.labels_file,
         description=table.description, licence=table.licence, origin=table.origin, training=table.training,
+        demonstration=table.demonstration,
         budget=table.budget, post=table.post,
     )  # fmt: skip
 

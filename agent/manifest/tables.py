@@ -158,6 +158,7 @@ class Table:
     licence: str = ""
     origin: str = ""
     training: str = ""
+    demonstration: str = ""
     labels: tuple[str, ...] = ()
     labels_file: str = ""
     requires: Requires = Requires()
@@ -195,6 +196,8 @@ class Manifest:
     licence: str = ""
     origin: str = ""
     training: str = ""
+    demonstration: str = ""
+    """Why it is only that; empty: it is meant for use."""
     budget: Budget = Budget()
     post: tuple[Step, ...] = ()
 

@@ -97,6 +97,11 @@ class Seat:
         return self._now.runner
 
     @property
+    def demonstration(self) -> str:
+        """Why the model is only a demonstration; empty when it is meant for use."""
+        return self._now.demonstration
+
+    @property
     def pace_ms(self) -> float:
         """Median of the newest computed runs outside a trial, milliseconds; 0 when there was none."""
         return median(self._recent_ms) if self._recent_ms else 0.0
