@@ -24,6 +24,12 @@ MAX_BODY_DEPTH: Final = 10
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _TEXT_FIELDS: Final = ("pipeline", "pipeline_digest", "config_digest", "input_digest", "decided_by")
+_ORDER: Final = tuple(sorted((
+    "schema", "id", "stream", "boot", "seq", "kind", "class", "t_wall_s", "t_mono_s", "clock", "replay", "model",
+    *_TEXT_FIELDS, "cache", "body", "media",
+), key=lambda key: (len(key), key)))  # fmt: skip
+"""Every key of an event in the order of deterministic CBOR: sorting them anew for each event takes longer than all
+the rest of writing it."""
 _CHOICES: Final = {
     "class": ("critical", "routine"),
     "clock": ("synced", "unsynced"),
@@ -86,7 +92,8 @@ def from_map(table: Any) -> Event:
 
 def encode(event: Event) -> bytes:
     """The event as deterministic CBOR: what is stored, batched and sealed."""
-    return cbor.encode(to_map(event))
+    table = to_map(event)
+    return cbor.encode_sorted([item for key in _ORDER if key in table for item in (key, table[key])])
 
 
 def decode(data: bytes) -> Event:
@@ -131,24 +138,28 @@ def plain(value: Any, depth: int = MAX_BODY_DEPTH) -> Any:
     NaN and infinities become null. Raises EnvelopeError for any other type, a number over 64 bits, or more than
     `depth` levels.
     """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return value if value.isascii() else value.encode(errors="backslashreplace").decode()
-    if value is None or isinstance(value, bool):
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if kind is bool or value is None:
         return value
-    if isinstance(value, int):
+    if kind is int:
         if not -(1 << 63) <= value < 1 << 64:
             raise EnvelopeError("a whole number in an event must fit in 64 bits")
         return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if depth == 0:
+    if depth == 0 and isinstance(value, Mapping | list | tuple):
         raise EnvelopeError(f"the body of an event may be nested {MAX_BODY_DEPTH} levels deep, not more")
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return {_key(k): plain(v, depth - 1) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v, depth - 1) for v in value]
+    for base in (str, float, int):  # numbers and text that other packages made
+        if isinstance(value, base):
+            return plain(base(value), depth)
+    if isinstance(value, np.generic):
+        return plain(value.item(), depth)
     raise EnvelopeError(f"an event cannot hold a {type(value).__name__}: use text, numbers, lists and tables")
 
 

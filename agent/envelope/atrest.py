@@ -5,6 +5,7 @@ one event a second that is 136 years. The key is 32 random bytes in a file of it
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -32,8 +33,14 @@ class StoreKey:
 
     def seal(self, plain: bytes, aad: bytes) -> bytes:
         """Nonce, ciphertext and tag: 28 bytes longer than `plain`. `aad` is bound and not kept."""
-        nonce = os.urandom(NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, plain, aad)
+        return self.seal_all([(plain, aad)])[0]
+
+    def seal_all(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """`seal` for many (plain, aad), asking the kernel for all nonces at once: each call lets other threads in."""
+        random = os.urandom(NONCE_BYTES * len(items))
+        nonces = (random[i : i + NONCE_BYTES] for i in range(0, len(random), NONCE_BYTES))
+        encrypt = self._cipher.encrypt
+        return [nonce + encrypt(nonce, plain, aad) for nonce, (plain, aad) in zip(nonces, items, strict=True)]
 
     def open(self, sealed: bytes, aad: bytes) -> bytes:
         """Undo `seal`. Raises EnvelopeError when anything differs from what was sealed."""

@@ -84,7 +84,7 @@ class Book:
         with self.lock:
             if self._closed:
                 raise StoreError("outbox: it is closed: nothing is accepted after a stop")
-            ticket = Ticket(str(self._ids.make()), checked_name(draft.stream), -1, self.changed)
+            ticket = Ticket(self._ids.make(), checked_name(draft.stream), -1, self.changed)
             if self._next_n is None:  # no database has been opened yet, so no number is known
                 self._hold_early(draft, ticket)
             else:
@@ -322,7 +322,7 @@ class Book:
                     self.register.by_key(key).name, "gap", body, self._clock.wall_s(), self._clock.mono_s(),
                     clock=self._clock.state(),
                 )  # fmt: skip
-                made = self._number(draft, Ticket(str(self._ids.make()), draft.stream, -1, self.changed))
+                made = self._number(draft, Ticket(self._ids.make(), draft.stream, -1, self.changed))
                 if made is not None:
                     self._gap_events.add(made.n)
                     self._told.append(((key, reason, bound), count))

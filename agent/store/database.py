@@ -6,7 +6,7 @@ Every statement of the store stands here. One thread at a time: the caller holds
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,15 @@ from agent.settings.store import StoreSettings
 from agent.store.batch import Batch, Gaps, Outcome
 from agent.store.faults import DamagedError, translated
 from agent.store.schema import PAGE, connect
-from agent.store.tickets import Pending
+from agent.store.tickets import Pending, raw_id
 
 CHUNK = 64
 """Rows dropped at a time when room is needed."""
+INSERTS = (90, 9, 1)
+"""Rows that one statement may insert; older builds of SQLite take 999 values."""
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 GapRow = tuple[int, str, bool, int, int, int]
-Seal = Callable[[Pending], bytes]
+Seal = Callable[[Sequence[Pending]], list[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +184,18 @@ class Database:
             outcome.count((key for (key,) in gone), -1)
 
     def _insert(self, pendings: list[Pending], keys: dict[str, int], seal: Seal, outcome: Outcome) -> None:
-        self._db.executemany(
-            "insert into event values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        rows = [
             (
-                (
-                    p.n, bytes.fromhex(p.ticket.id.replace("-", "")), keys[p.ticket.stream], p.ticket.seq,
-                    p.event_class == "routine", p.replay, p.gap, p.t_wall_s, p.t_mono_s, seal(p),
-                )
-                for p in pendings
-            ),
-        )  # fmt: skip
+                p.n, raw_id(p.ticket.id), keys[p.ticket.stream], p.ticket.seq, p.event_class == "routine",
+                p.replay, p.gap, p.t_wall_s, p.t_mono_s, body,
+            )
+            for p, body in zip(pendings, seal(pendings), strict=True)
+        ]  # fmt: skip
+        while rows:  # many rows a statement: each statement lets the threads that wait for the interpreter in
+            count = next(size for size in INSERTS if size <= len(rows))
+            sql = f"insert into event values {', '.join([_ROW] * count)}"  # noqa: S608
+            self._db.execute(sql, [value for row in rows[:count] for value in row])
+            del rows[:count]
         outcome.count((keys[p.ticket.stream] for p in pendings), 1)
 
     def _park(self, batch: Batch) -> None:

@@ -6,7 +6,7 @@ pend in memory, and the file is tried again. A damaged file is renamed, never de
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from agent.clock import Clock
 from agent.durable import sync_folder
@@ -87,8 +87,8 @@ class Keeper:
             raise
         self._well()
 
-    def _seal(self, pending: Pending) -> bytes:
-        return self._key.seal(pending.body, aad_of(pending.ticket.stream, raw_id(pending.ticket.id)))
+    def _seal(self, pendings: Sequence[Pending]) -> list[bytes]:
+        return self._key.seal_all([(p.body, aad_of(p.ticket.stream, raw_id(p.ticket.id))) for p in pendings])
 
     def salvage(self) -> None:
         """Bring some events of a damaged file back."""

@@ -51,8 +51,11 @@ class Register:
     def marks(self, left: Iterable[Pending], now_s: float, wait_s: float, *, clean: bool) -> list[StreamMark]:
         """Rows of the streams that change with a commit after which `left` are still only in memory."""
         lowest: dict[str, int] = {}
-        for pending in left:
+        unwritten = sum(s.next - 1 > s.last for s in self._streams.values())
+        for pending in left if unwritten else ():
             lowest.setdefault(pending.ticket.stream, pending.ticket.seq)
+            if len(lowest) == unwritten:
+                break
         made = []
         for s in self._streams.values():
             last = lowest.get(s.name, s.next) - 1

@@ -1,6 +1,7 @@
 """What the store is given and hands out: a key; a ticket for an offer, an entry for a publisher."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,6 +16,7 @@ class StoreKey(Protocol):
     """Seals what lies on the disk (AES-256-GCM with a random nonce). `open` raises EnvelopeError."""
 
     def seal(self, plain: bytes, aad: bytes) -> bytes: ...
+    def seal_all(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]: ...
     def open(self, sealed: bytes, aad: bytes) -> bytes: ...
 
 
