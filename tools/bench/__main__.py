@@ -19,7 +19,7 @@ from typing import Any
 from tools.bench.machine import describe, load_average, now_utc
 from tools.bench.run import ROOT, Run
 
-SECTIONS: dict[str, str] = {}
+SECTIONS: dict[str, str] = {"video": "tools.bench.video"}
 """name -> module, in the order of running."""
 
 

@@ -1,0 +1,124 @@
+"""Section `video`: CPU per picture of Limpet, of the bare loop and of the obvious script, for three models.
+
+Contenders, see `tools.bench.floors`: (a) bare, (b) script, (c) Limpet with a critical event per picture, its cache and
+gates off, and the same with routine events; (d) on a scene in which nothing moves, bare against Limpet with a motion
+gate and the cache. CPU is that of all threads and children, decoding included; the broker's is no part of it.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tools.bench import chart
+from tools.bench.agents import PIPELINE, Ground, Plan, Watched, agent, film_source, ground, spent
+from tools.bench.detectors import DETECTORS, Detector, write
+from tools.bench.films import film, first_picture, static_film
+from tools.bench.floors import WARM
+from tools.bench.run import ROOT, Run
+from tools.bench.spread import interleaved, ratios, spread, words
+
+GOALS = {"small": 1.25, "large": 1.05, "static": 0.30}
+"""Limpet's CPU over that of the bare loop, at most."""
+_NO_CACHE = "\n[cache]\nenabled = false\n"
+_ROUTINE = 'class = "routine"'
+_GATED = '[gate]\nstep = "motion"'
+_NAMES = {"bare": "bare loop", "script": "obvious script", "limpet": "Limpet", "routine": "Limpet, routine events"}
+
+
+def measure(run: Run) -> dict[str, Any]:
+    """CPU seconds per 1,000 pictures and ratios, per model and contender."""
+    moving, still = film(run), static_film(run)
+    models, rounds = run.folder / "models", run.many(5, 1)
+    files = {d.name: write(models, d, first_picture(moving)) for d in DETECTORS}
+    figures: dict[str, Any] = {"film": moving.name, "rounds": rounds}
+    with ground(run.folder) as at:
+        for one in DETECTORS:
+            frames = run.many(round(6000 / (2 + 4 * DETECTORS.index(one))), 60)
+            figures[one.name] = _compared(rounds, _contenders(at, one, files[one.name], moving, frames))
+        large = DETECTORS[-1]
+        figures["static"] = _compared(rounds, _static(at, large, files[large.name], still, run.many(800, 60)))
+    return figures
+
+
+def lines(figures: dict[str, Any]) -> list[str]:
+    """The table."""
+    made = ["| model | contender | CPU s per 1,000 pictures | over the bare loop | goal |", "|---|---|---|---|---|"]
+    for name, group in figures.items():
+        if isinstance(group, dict):
+            for who, figure in group.items():
+                goal = f"{GOALS[name]:.2f}" if who == "limpet" and name in GOALS else ""
+                cells = (_title(name), _NAMES[who], words(figure["cpu_s_per_1000"]), words(figure["ratio"]), goal)
+                made.append(f"| {' | '.join(cells)} |")
+    return made
+
+
+def draw(figures: dict[str, Any]) -> dict[str, str]:
+    """Bars of CPU per picture."""
+    groups = {_title(n): _bars(n, g) for n, g in figures.items() if isinstance(g, dict)}
+    unit = "CPU seconds per 1,000 pictures of 640 x 360, decoding included; all threads and children; dashed: goal"
+    return {"video.svg": chart.bars("What a picture costs", unit, groups)}
+
+
+def _bars(name: str, group: dict[str, Any]) -> list[chart.Bar]:
+    colours = {"bare": chart.GREY, "script": chart.RED, "limpet": chart.BLUE, "routine": chart.CYAN}
+    bare = group["bare"]["cpu_s_per_1000"]["median"]
+    made = []
+    for who, figure in group.items():
+        cpu, ratio = figure["cpu_s_per_1000"], figure["ratio"]["median"]
+        goal = bare * GOALS[name] if who == "limpet" and name in GOALS else None
+        text = f"{cpu['median']:.2f}" + (f"  {ratio:.2f}x" if who != "bare" else "")
+        made.append(chart.Bar(_NAMES[who], cpu["median"], text, cpu["least"], cpu["most"], goal, colours[who]))
+    return made
+
+
+def _title(name: str) -> str:
+    if name == "static":
+        return "static scene, 4 ms model, gate and cache on"
+    return next(f"{d.words} model" for d in DETECTORS if d.name == name)
+
+
+Contenders = dict[str, Callable[[], dict[str, float]]]
+
+
+def _compared(rounds: int, contenders: Contenders) -> dict[str, Any]:
+    found = interleaved(contenders, rounds)
+    cost = {who: [one["cpu_s"] / one["frames"] * 1000 for one in all_] for who, all_ in found.items()}
+    return {
+        who: {"cpu_s_per_1000": spread(values), "ratio": ratios(values, cost["bare"])} for who, values in cost.items()
+    }
+
+
+def _contenders(at: Ground, one: Detector, file: Path, film_: Path, frames: int) -> Contenders:
+    pipeline = partial(PIPELINE.format, name="looking", source="film", model=one.name)
+    models = file.parent.parent
+    return {
+        "bare": partial(_floor, "bare", at, one, file, film_, frames),
+        "script": partial(_floor, "script", at, one, file, film_, frames),
+        "limpet": partial(_limpet, at, pipeline(extra=""), models, film_, frames, _NO_CACHE),
+        "routine": partial(_limpet, at, pipeline(extra=_ROUTINE), models, film_, frames, _NO_CACHE),
+    }
+
+
+def _static(at: Ground, one: Detector, file: Path, film_: Path, frames: int) -> Contenders:
+    pipeline = PIPELINE.format(name="looking", source="film", model=one.name, extra=_GATED)
+    return {
+        "bare": partial(_floor, "bare", at, one, file, film_, frames),
+        "limpet": partial(_limpet, at, pipeline, file.parent.parent, film_, frames, ""),
+    }
+
+
+def _floor(kind: str, at: Ground, one: Detector, file: Path, film_: Path, frames: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "tools.bench.floors", kind, film_, file, one.side_px, frames]
+    more = [json.dumps(at.account)] if kind == "script" else []
+    done = subprocess.run([*map(str, command), *more], cwd=ROOT, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def _limpet(at: Ground, pipeline: str, models: Path, film_: Path, frames: int, extra: str) -> dict[str, float]:
+    plan = Plan({"film": Watched(film_source(film_), (pipeline,))}, models, extra)
+    with agent(at, plan) as one:
+        return spent(one, WARM, frames)
