@@ -36,9 +36,9 @@ FLOORS = (
 )  # fmt: skip
 
 ONE_DOOR = {
-    "onnxruntime": {"agent/runtime/ort.py"},
-    "ai_edge_litert": {"agent/runtime/litert.py"},
-    "tflite_runtime": {"agent/runtime/litert.py"},
+    "onnxruntime": {"agent/runtime/ort.py", "agent/runtime/host.py"},
+    "ai_edge_litert": {"agent/runtime/litert.py", "agent/runtime/host.py"},
+    "tflite_runtime": {"agent/runtime/litert.py", "agent/runtime/host.py"},
     "paho": {"agent/mqtt/link.py"},
     "cv2": {"agent/capture/camera.py", "pipelines/image.py", "pipelines/gates.py"},
     "sounddevice": {"agent/capture/audio.py"},

@@ -1,9 +1,11 @@
-"""What every Runner promises, run against every Runner: ONNX Runtime and LiteRT, on real little models."""
+"""What every Runner promises, run against every Runner: ONNX Runtime and LiteRT, here and in a process of their own, on
+real little models."""
 
 import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +28,29 @@ def form(request):
     return request.param
 
 
+@pytest.fixture(params=["none", "process"])
+def isolation(request):
+    return request.param
+
+
 @pytest.fixture
-def total(tmp_path, form):
+def opened(isolation):
+    """`open_model` in this process or in a process of its own; what it opened is closed after the test."""
+    runners = []
+
+    def open_one(manifest, options=RuntimeOptions(), **more):  # noqa: B008  it cannot change
+        runners.append(open_model(manifest, replace(options, isolation=isolation), **more))
+        return runners[-1]
+
+    yield open_one
+    for runner in runners:
+        runner.close()
+
+
+@pytest.fixture
+def total(tmp_path, form, opened):
     """A runner of the model with two inputs, two outputs and a state."""
-    runner = open_model(make_model(tmp_path / "total", "total", form))
-    yield runner
-    runner.close()
+    return opened(make_model(tmp_path / "total", "total", form))
 
 
 def ones(n=1.0):
@@ -39,9 +58,9 @@ def ones(n=1.0):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_tensors_of_every_dtype_pass_unchanged(tmp_path, form, dtype):
+def test_tensors_of_every_dtype_pass_unchanged(tmp_path, form, dtype, opened):
     """Raw tensors go in and come out bit by bit, extremes included."""
-    runner = open_model(make_model(tmp_path / "m", "copy", form, dtype=dtype, shape=(2, 3)))
+    runner = opened(make_model(tmp_path / "m", "copy", form, dtype=dtype, shape=(2, 3)))
     kind = np.dtype(dtype)
     limits = np.iinfo(kind) if kind.kind in "iu" else np.finfo(kind) if kind.kind == "f" else None
     extremes = [limits.min, limits.max] if limits else [False, True]
@@ -52,9 +71,9 @@ def test_tensors_of_every_dtype_pass_unchanged(tmp_path, form, dtype):
     assert made["y"].tobytes() == given.tobytes()
 
 
-def test_quantised_arithmetic_agrees_with_the_real_numbers(tmp_path, form):
+def test_quantised_arithmetic_agrees_with_the_real_numbers(tmp_path, form, opened):
     """y = x + x on int8 with two scales is right within one step, over the whole range of the input."""
-    runner = open_model(make_model(tmp_path / "m", "add", form, shape=(1, 256)))
+    runner = opened(make_model(tmp_path / "m", "add", form, shape=(1, 256)))
     raw = np.arange(-128, 128, dtype=np.int8)[None]
     real = dequantise(raw, runner.inputs[0]) * 2
     made = runner.run({"x": raw})["y"].astype(int)
@@ -114,58 +133,58 @@ def test_wrong_inputs_are_refused_by_name_and_hurt_nothing(total, change, words)
         ('dtype = "int8"', 'dtype = "int16"', "'x': dtype is int16 in the manifest and int8 in the file"),
     ],
 )
-def test_a_manifest_that_disagrees_with_the_file_is_refused_with_both_sides(tmp_path, form, old, new, words):
+def test_a_manifest_that_disagrees_with_the_file_is_refused_with_both_sides(tmp_path, form, old, new, words, opened):
     """Name, shape and dtype are held against the graph before the first run."""
     path = write_model(tmp_path, "add", form)
     (tmp_path / "model.toml").write_text(manifest_text(path, "add").replace(old, new))
     (tmp_path / "model.toml").chmod(0o644)
     with pytest.raises(ModelError, match=words):
-        open_model(load_manifest(tmp_path))
+        opened(load_manifest(tmp_path))
 
 
 @pytest.mark.parametrize(("old", "new", "words"), [
     ("scale = 0.5", "scale = 0.5001", "'x': scale is 0.5001 in the manifest and 0.5 in the file"),
     ("zero_point = 5", "zero_point = 6", "'y': zero_point is 6 in the manifest and 5 in the file"),
 ])  # fmt: skip
-def test_a_scale_that_is_not_the_files_is_refused(tmp_path, old, new, words):
+def test_a_scale_that_is_not_the_files_is_refused(tmp_path, old, new, words, opened):
     """A TFLite file carries its scales, so a manifest that says otherwise is wrong."""
     path = write_model(tmp_path, "add", "tflite")
     (tmp_path / "model.toml").write_text(manifest_text(path, "add").replace(old, new))
     (tmp_path / "model.toml").chmod(0o644)
     with pytest.raises(ModelError, match=words):
-        open_model(load_manifest(tmp_path))
+        opened(load_manifest(tmp_path))
 
 
-def test_a_port_with_a_scale_per_channel_is_refused(tmp_path):
+def test_a_port_with_a_scale_per_channel_is_refused(tmp_path, opened):
     """One scale and one zero point per port is what the manifest can say, so anything else is refused, not guessed."""
     path = write_model(tmp_path, "copy", "tflite", dtype="int8", scales=(0.1, 0.2, 0.3, 0.4))
     (tmp_path / "model.toml").write_text(manifest_text(path, "copy", dtype="int8"))
     with pytest.raises(ModelError, match="tensor 'x' has 4 scales, one per channel"):
-        open_model(load_manifest(tmp_path))
+        opened(load_manifest(tmp_path))
 
 
-def test_an_input_that_the_manifest_forgets_is_refused(tmp_path, form):
+def test_an_input_that_the_manifest_forgets_is_refused(tmp_path, form, opened):
     """Every input of the graph must be described."""
     path = write_model(tmp_path, "total", form)
     text = manifest_text(path, "copy").replace('name = "tiny"', 'name = "forgets"')
     (tmp_path / "model.toml").write_text(text)
     (tmp_path / "model.toml").chmod(0o644)
     with pytest.raises(ModelError, match="the file has input 'h', the manifest does not"):
-        open_model(load_manifest(tmp_path))
+        opened(load_manifest(tmp_path))
 
 
-def test_open_dimensions_take_the_size_of_the_manifest(tmp_path, form):
+def test_open_dimensions_take_the_size_of_the_manifest(tmp_path, form, opened):
     """A batch that the graph leaves open runs with the manifest's size, and only with it."""
-    runner = open_model(make_model(tmp_path / "m", "copy", form, shape=(3, 4), open_batch=True))
+    runner = opened(make_model(tmp_path / "m", "copy", form, shape=(3, 4), open_batch=True))
     given = np.arange(12, dtype=np.float32).reshape(3, 4)
     assert runner.run({"x": given})["y"].tolist() == given.tolist()
     with pytest.raises(ModelError, match=r"takes shape \[3, 4\], it was given \[2, 4\]"):
         runner.run({"x": given[:2]})
 
 
-def test_a_closed_runner_says_so(tmp_path, form):
+def test_a_closed_runner_says_so(tmp_path, form, opened):
     """Use after close is a ModelError, a second close does nothing."""
-    runner = open_model(make_model(tmp_path / "m", "copy", form))
+    runner = opened(make_model(tmp_path / "m", "copy", form))
     runner.close()
     runner.close()
     with pytest.raises(ModelError, match="closed"):
@@ -190,10 +209,10 @@ def test_many_threads_get_their_own_answers(total):
     assert wrong == []
 
 
-def test_a_run_waits_for_a_compute_slot(tmp_path, form):
+def test_a_run_waits_for_a_compute_slot(tmp_path, form, opened):
     """Runners that share slots compute no more at once than there are slots."""
     slots = threading.BoundedSemaphore(1)
-    runner = open_model(make_model(tmp_path / "m", "copy", form), slots=slots)
+    runner = opened(make_model(tmp_path / "m", "copy", form), slots=slots)
     done = threading.Event()
     with slots:
         thread = threading.Thread(target=lambda: (runner.run({"x": ones()}), done.set()))
@@ -213,10 +232,10 @@ def _accelerated(form, *, required):
     return RuntimeOptions(delegates=(DelegateOptions(Path(library)),), required=required), library
 
 
-def test_a_missing_accelerator_falls_back_with_a_recorded_reason(tmp_path, form):
+def test_a_missing_accelerator_falls_back_with_a_recorded_reason(tmp_path, form, opened):
     """Without `required` the CPU does the work, and the info says what was asked for and why it is not used."""
     options, asked = _accelerated(form, required=False)
-    runner = open_model(make_model(tmp_path / "m", "copy", form), options)
+    runner = opened(make_model(tmp_path / "m", "copy", form), options)
     assert runner.run({"x": ones()})["y"].tolist() == [[1.0] * 4]
     fallback = runner.info.fallbacks[-1]
     assert fallback.asked == asked
@@ -224,26 +243,26 @@ def test_a_missing_accelerator_falls_back_with_a_recorded_reason(tmp_path, form)
     assert asked not in runner.info.used
 
 
-def test_a_missing_accelerator_that_is_required_is_an_error(tmp_path, form):
+def test_a_missing_accelerator_that_is_required_is_an_error(tmp_path, form, opened):
     """With `required` the model is not loaded, and the message names what is missing."""
     options, asked = _accelerated(form, required=True)
     with pytest.raises(ModelError, match=asked):
-        open_model(make_model(tmp_path / "m", "copy", form), options)
+        opened(make_model(tmp_path / "m", "copy", form), options)
 
 
-def test_an_artifact_that_requires_a_missing_accelerator_gives_way_to_the_next(tmp_path):
+def test_an_artifact_that_requires_a_missing_accelerator_gives_way_to_the_next(tmp_path, opened):
     """The file for the GPU is passed over where the GPU cannot be used, even if the configuration asks for it."""
     make_model(tmp_path / "m", "copy", "onnx")
     plain = write_model(tmp_path / "m", "copy", "tflite")
     with (tmp_path / "m" / "model.toml").open("a") as file:
         file.write('requires = ["CUDAExecutionProvider"]\n' + artifact_text(plain))
     options = RuntimeOptions(providers=("CUDAExecutionProvider",))
-    runner = open_model(load_manifest(tmp_path / "m"), options)
+    runner = opened(load_manifest(tmp_path / "m"), options)
     assert runner.info.runtime == "ai-edge-litert"
     text = (tmp_path / "m" / "model.toml").read_text()
     (tmp_path / "m" / "model.toml").write_text(text.removesuffix(artifact_text(plain)))
     with pytest.raises(ModelError, match=r"copy\.onnx requires CUDAExecutionProvider, which cannot be used here"):
-        open_model(load_manifest(tmp_path / "m"), options)
+        opened(load_manifest(tmp_path / "m"), options)
 
 
 REFUSING_DELEGATE = """
@@ -271,24 +290,24 @@ def refusing_delegate(tmp_path):
     return library
 
 
-def test_a_delegate_that_refuses_the_graph_is_left_out(tmp_path, refusing_delegate):
+def test_a_delegate_that_refuses_the_graph_is_left_out(tmp_path, refusing_delegate, opened):
     """The model then runs without it, with the reason; or not at all when it is required."""
     manifest = make_model(tmp_path / "m", "add", "tflite")
     delegates = (DelegateOptions(refusing_delegate),)
-    runner = open_model(manifest, RuntimeOptions(delegates=delegates))
+    runner = opened(manifest, RuntimeOptions(delegates=delegates))
     assert runner.run({"x": np.array([[-3, 1, 5, 9]], np.int8)})["y"].tolist() == [[5, 9, 13, 17]]
     assert runner.info.fallbacks[0].asked == str(refusing_delegate)
     assert "refuses the model" in runner.info.fallbacks[0].reason
     with pytest.raises(ModelError, match="refuses the model"):
-        open_model(manifest, RuntimeOptions(delegates=delegates, required=True))
+        opened(manifest, RuntimeOptions(delegates=delegates, required=True))
 
 
 @pytest.mark.parametrize("xnnpack", [True, False])
 @pytest.mark.parametrize("spin_us", [0, 50])
-def test_threads_spinning_and_xnnpack_change_speed_only(tmp_path, form, xnnpack, spin_us):
+def test_threads_spinning_and_xnnpack_change_speed_only(tmp_path, form, xnnpack, spin_us, opened):
     """Every setting gives the same answer, and the info tells which ran."""
     options = RuntimeOptions(threads=2, spin_us=spin_us, xnnpack=xnnpack)
-    runner = open_model(make_model(tmp_path / "m", "add", form), options)
+    runner = opened(make_model(tmp_path / "m", "add", form), options)
     assert runner.run({"x": np.array([[-3, 1, 5, 9]], np.int8)})["y"].tolist() == [[5, 9, 13, 17]]
     assert runner.info.threads == 2
     assert ("xnnpack" in runner.info.used) == (xnnpack and form == "tflite")
@@ -304,7 +323,7 @@ def test_the_info_names_model_and_runtime(total, form):
 
 
 @pytest.mark.parametrize("junk", [b"", b"not a model", b"\x1c\x00\x00\x00TFL3" + bytes(64), bytes(4096)])
-def test_a_file_that_is_no_model_is_refused_and_the_others_go_on(tmp_path, form, total, junk):
+def test_a_file_that_is_no_model_is_refused_and_the_others_go_on(tmp_path, form, total, junk, opened):
     """Garbage is a ModelError with the runtime's reason; a runner that is open keeps working."""
     folder = tmp_path / "junk"
     folder.mkdir()
@@ -313,7 +332,7 @@ def test_a_file_that_is_no_model_is_refused_and_the_others_go_on(tmp_path, form,
     (folder / "model.toml").write_text(manifest_text(path, "copy", name="junk"))
     (folder / "model.toml").chmod(0o644)
     with pytest.raises(ModelError, match=r"junk 1\.0\.0"):
-        open_model(load_manifest(folder))
+        opened(load_manifest(folder))
     assert total.run({"x": ones(), "h": ones()})["y"].tolist() == [[3.0] * 4]
 
 
@@ -372,7 +391,7 @@ print(private() - before)
     return float(done.stdout)
 
 
-def test_an_artifact_with_renamed_and_requantised_ports_gives_the_manifests_names(tmp_path):
+def test_an_artifact_with_renamed_and_requantised_ports_gives_the_manifests_names(tmp_path, opened):
     """Two files of one version: the second one's tensors have other names and dtypes."""
     first = make_model(tmp_path / "m", "add", "tflite")
     second = write_model(tmp_path / "m", "copy", "onnx")
@@ -381,7 +400,7 @@ def test_an_artifact_with_renamed_and_requantised_ports_gives_the_manifests_name
     changes = '[artifact.ports.image]\ndtype = "float32"\n[artifact.ports.y]\ndtype = "float32"\n'
     (tmp_path / "m" / "model.toml").write_text(text + "[[artifact]]" + more + changes)
     manifest = load_manifest(tmp_path / "m")
-    lite, onnx = (open_model(manifest, only=artifact) for artifact in manifest.artifacts)
+    lite, onnx = (opened(manifest, only=artifact) for artifact in manifest.artifacts)
     assert first.name == manifest.name
     assert lite.run({"image": np.zeros((1, 4), np.int8)})["y"].dtype == np.int8
     assert onnx.run({"image": ones(2)})["y"].tolist() == [[2.0] * 4]

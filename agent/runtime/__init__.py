@@ -31,6 +31,10 @@ def open_runner(
     many runs compute at once. Raises RuntimeMissingError when the runtime cannot work on this machine, ModelError
     with the runtime's reason when it refuses the file, and when file and manifest disagree.
     """
+    if options.isolation == "process":
+        from agent.runtime.remote import RemoteRunner
+
+        return RemoteRunner(manifest, artifact, options, path, slots)
     if artifact.runs_on == "litert":
         from agent.runtime.litert import LiteRunner
 

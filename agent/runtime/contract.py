@@ -37,6 +37,22 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True)
+class HostTally:
+    """What became of the processes that a model ran in, since it was opened."""
+
+    python: str
+    """The program."""
+    starts: int = 1
+    """How often it was started."""
+    crashes: int = 0
+    """How often a process ended by itself: a segmentation fault, an abort, no memory."""
+    hangs: int = 0
+    """How often one was killed because a run passed its deadline."""
+    last: str = ""
+    """How the newest one ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerInfo:
     """What really runs. `used` names the execution providers or delegates, best first."""
 
@@ -46,6 +62,8 @@ class RunnerInfo:
     used: tuple[str, ...]
     fallbacks: tuple[Fallback, ...] = ()
     threads: int = 1
+    host: HostTally | None = None
+    """None: it runs in this process."""
 
 
 class Runner(Protocol):

@@ -36,6 +36,28 @@ class RuntimeOptions:
     """Whether TFLite may use XNNPACK: 2 to 13 times faster, for a private copy of the weights."""
     required: bool = False
     """True: a provider or delegate that is missing is an error. False: the CPU does it, and the reason is recorded."""
+    isolation: Literal["none", "process"] = "none"
+    """process: the model runs in a process of its own, which may crash, hang or run out of memory alone, and which is
+    started again after a growing wait (docs/runner-host.md). Costs a process and some microseconds a run."""
+    python: Path | None = None
+    """With isolation = "process": the Python that runs it, at least 3.8, with numpy and the vendor's runtime, e.g.
+    "/usr/bin/python3.10"; default the agent's own."""
+    workers: Annotated[int, Range(1, 16)] = 1
+    """With isolation = "process": how many runs of this model may compute at once, each in a process of its own that
+    shares the weights. Counts with threads = 1, no providers and no delegates; else there is one."""
+    deadline_s: Annotated[float, Range(0, 3600)] = 0.0
+    """With isolation = "process": a run that takes longer is killed, seconds; 0: 20 times [budget] latency_ms of the
+    model, at least 2 s, and 10 s when the model has no budget."""
+    load_deadline_s: Annotated[float, Range(1, 3600)] = 120.0
+    """With isolation = "process": loading the model may take this long, seconds."""
+    memory_limit_mb: Annotated[float, Range(0, 1 << 20)] = 0.0
+    """With isolation = "process": address space of each of its processes, MB (10^6 bytes), libraries and mapped files
+    included; beyond it the model's process fails, nothing else. 0: no limit."""
+
+    def __post_init__(self) -> None:
+        """A key that would do nothing is a mistake."""
+        if self.isolation == "none" and (self.python is not None or self.workers > 1 or self.memory_limit_mb):
+            raise ValueError("python, workers and memory_limit_mb need isolation = \"process\"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,162 @@
+"""A model in a process of its own, behind the same `Runner` as one in this process.
+
+Whatever the model does to its process, here it is a ModelError; `revival` counts it and starts another one. Nothing
+that comes from there is trusted: see `connection` for tensors and `answers` for words. The file stays open, so that a
+host can be started again; its digest is checked again then.
+"""
+
+import hashlib
+import json
+import os
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent.errors import ModelError
+from agent.manifest import Artifact, Manifest
+from agent.records import Array, Tensors
+from agent.runtime import host as program
+from agent.runtime.answers import LaidOut, Opened, parsed, refusal
+from agent.runtime.connection import Connection, Layout
+from agent.runtime.contract import Fallback, RunnerInfo, Slots, check_inputs, match_ports, reference, turn
+from agent.runtime.hosting import Hosting, LostError, RefusedError
+from agent.runtime.revival import Revival
+from agent.settings.runtime import RuntimeOptions
+
+_HASH_BYTES = 1 << 20
+_RUNS_OF_BUDGET, _LEAST_S, _UNSAID_S = 20, 2.0, 10.0
+
+
+@dataclass(slots=True)
+class _Seat:
+    """The right to one run at a time, and the connection that serves it just now."""
+
+    connection: Connection | None = None
+
+
+class RemoteRunner:
+    """See `agent.runtime.contract.Runner` for what its methods promise."""
+
+    def __init__(
+        self, manifest: Manifest, artifact: Artifact, options: RuntimeOptions, path: Path, slots: Slots = None,
+        mono_s: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """`mono_s`: monotonic seconds, by which the wait before another start is counted."""
+        self._where = f"{manifest} ({artifact.file})"
+        self._artifact, self._options, self._slots = artifact, options, slots
+        self.inputs, self.outputs = manifest.inputs_of(artifact), manifest.outputs_of(artifact)
+        self._by_name = {port.name: port for port in self.inputs}
+        self._layout = Layout.of(self.inputs, self.outputs)
+        self._opened: Opened | None = None
+        self._closed = False
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            deadline_s = _deadline_s(manifest, options)
+            self._revival = Revival(self._where, self._start, self._layout, deadline_s, mono_s)
+        except ModelError:
+            os.close(self._file)
+            raise
+        opened = self._opened
+        assert opened is not None
+        self._info: RunnerInfo = RunnerInfo(
+            reference(manifest, artifact), opened.runtime, opened.version, opened.used,
+            tuple(Fallback(*pair) for pair in opened.fallbacks), options.threads,
+        )  # fmt: skip
+        self._seats: int = options.workers if opened.forks else 1
+        self._idle: queue.LifoQueue[_Seat] = queue.LifoQueue()
+        for _ in range(self._seats):
+            self._idle.put(_Seat())
+
+    @property
+    def info(self) -> RunnerInfo:
+        return replace(self._info, host=self._revival.tally)
+
+    def run(self, inputs: Tensors) -> dict[str, Array]:
+        check_inputs(self._where, self._by_name, inputs)
+        seat = self._idle.get()
+        try:
+            with turn(self._slots):  # in this order: who waits for the model holds no slot
+                return self._run(seat, inputs)
+        finally:
+            self._idle.put(seat)
+
+    def close(self) -> None:
+        seats = [self._idle.get() for _ in range(self._seats)]  # whoever runs finishes, or passes its deadline
+        for seat in seats:
+            if seat.connection is not None:
+                seat.connection.close()
+            seat.connection = None
+        if not self._closed:
+            self._closed = True
+            self._revival.close()
+            os.close(self._file)
+        for seat in seats:
+            self._idle.put(seat)
+
+    def _run(self, seat: _Seat, inputs: Tensors) -> dict[str, Array]:
+        if self._closed:
+            raise ModelError(f"{self._where}: it is closed: open it again")
+        connection = seat.connection = seat.connection or self._revival.connection()
+        try:
+            return connection.run(inputs)
+        except RefusedError as exc:
+            said = exc.body.decode(errors="replace")
+            raise ModelError(f"{self._where}: {self._info.runtime} failed while running it: {said}") from exc
+        except LostError as exc:
+            seat.connection = None
+            raise self._revival.bury(connection, exc) from exc
+
+    def _start(self) -> Hosting:
+        """A host that has loaded the model and agrees with the manifest."""
+        if self._opened is not None:
+            self._refuse_changed()
+        hosting = Hosting(self._options.python)
+        try:
+            self._opened = self._hand_over(hosting)
+        except LostError as exc:
+            raise ModelError(f"{self._where}: its host {exc}, it {hosting.close()}{hosting.complaint()}") from exc
+        except RefusedError as exc:
+            hosting.close()
+            raise refusal(self._where, exc) from exc
+        except ModelError:
+            hosting.close()
+            raise
+        return hosting
+
+    def _hand_over(self, hosting: Hosting) -> Opened:
+        limit_s = self._options.load_deadline_s
+        order = json.dumps(_order(self._artifact, self._options)).encode()
+        opened = parsed(Opened, hosting.ask(program.OPEN, order, limit_s, (self._file,)))
+        match_ports(self._where, self.inputs, (t.declared() for t in opened.inputs), all_of_them=True)
+        layout = json.dumps(self._layout.fields()).encode()
+        laid = parsed(LaidOut, hosting.ask(program.LAYOUT, layout, limit_s))
+        match_ports(self._where, self.outputs, (t.declared() for t in laid.outputs), all_of_them=False)
+        return opened
+
+    def _refuse_changed(self) -> None:
+        state, offset = hashlib.sha256(), 0
+        while chunk := os.pread(self._file, _HASH_BYTES, offset):
+            state.update(chunk)
+            offset += len(chunk)
+        if state.hexdigest() != self._artifact.sha256:
+            raise ModelError(f"{self._where}: its file has changed since it was opened: install the model again")
+
+
+def _order(artifact: Artifact, options: RuntimeOptions) -> dict[str, object]:
+    """The body of an OPEN message."""
+    return {
+        "protocol": program.PROTOCOL, "runtime": artifact.runs_on, "format": artifact.format,
+        "threads": options.threads, "spin_us": options.spin_us, "xnnpack": options.xnnpack,
+        "providers": list(options.providers), "required": options.required,
+        "delegates": [[str(one.path), one.options] for one in options.delegates],
+        "memory_bytes": int(options.memory_limit_mb * 1e6),
+    }  # fmt: skip
+
+
+def _deadline_s(manifest: Manifest, options: RuntimeOptions) -> float:
+    if options.deadline_s:
+        return options.deadline_s
+    budget_s = manifest.budget.latency_ms / 1e3
+    return max(_LEAST_S, _RUNS_OF_BUDGET * budget_s) if budget_s else _UNSAID_S
