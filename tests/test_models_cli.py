@@ -137,7 +137,7 @@ def test_new_writes_what_the_file_knows(tmp_path, capsys, form, kind):
     if (kind, form) == ("add", "tflite"):
         assert (manifest.inputs[0].scale, manifest.inputs[0].zero_point) == (0.5, -3)
     if kind == "total":
-        assert '# input = "h"\n# output = "hn"' in out
+        assert '[[state]]\ninput = "h"\noutput = "hn"' in out
     assert limpet(capsys, "verify", tmp_path)[0] == 0
 
 
