@@ -62,7 +62,8 @@ def _opened(folder, kind, capsys):
     source, target = folder / f"{kind}.tflite", folder / "opened.tflite"
     assert open_state.main([str(source), str(target)]) == 0
     target.chmod(0o644)
-    (folder / "model.toml").write_text(skeleton(target) + capsys.readouterr().out)
+    text, tables = skeleton(target), capsys.readouterr().out
+    (folder / "model.toml").write_text(text if "[[state]]" in text else text + tables)
     return load_manifest(folder)
 
 
