@@ -63,6 +63,11 @@ def jpeg(image: Array, width: int, quality: int) -> tuple[bytes, tuple[int, int]
     return data.tobytes(), (image.shape[1], image.shape[0])
 
 
+def channels_of(picture: Array) -> tuple[Array, ...]:
+    """The channels of uint8 [height, width, 3], each [height, width] for itself."""
+    return tuple(cv2.split(picture))
+
+
 def image_view(image: Array, t_s: float = 0.0) -> View:
     """The view of a whole picture."""
     need_picture(image, "a view")

@@ -55,13 +55,29 @@ class Normalise:
 
     def __call__(self, view: View, /) -> View:
         extent_px(view, "normalise")
-        channels = view.data.shape[-1] if view.data.ndim - bool(view.cells) == 3 else 1
-        for key, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, channels):
-                raise ModelError(f"step 'normalise': {key} has {len(values)} values for {channels} channels")
+        self._check(view.data.shape[-1] if view.data.ndim - bool(view.cells) == 3 else 1)
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         data = view.data.astype(np.float32) / np.float32(self.divide_by)
         return replace(view, data=(data - mean) / std)
+
+    def fill(self, pixels: Array, made: Array, channels: int, channel: int | None, /) -> None:
+        """See `agent.feed.Filling`; arithmetic that changes nothing (- 0, / 1) is left out. Raises ModelError."""
+        self._check(channels)
+        np.divide(pixels, np.float32(self.divide_by), out=made)
+        if any(self.mean):
+            np.subtract(made, _of(self.mean, channel), out=made)
+        if any(value != 1 for value in self.std):
+            np.divide(made, _of(self.std, channel), out=made)
+
+    def _check(self, channels: int) -> None:
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, channels):
+                raise ModelError(f"step 'normalise': {key} has {len(values)} values for {channels} channels")
+
+
+def _of(values: tuple[float, ...], channel: int | None) -> Array | np.float32:
+    """The values of all channels, or of one."""
+    return np.asarray(values, np.float32) if channel is None else np.float32(values[channel if len(values) > 1 else 0])
 
 
 @dataclass(frozen=True, slots=True)

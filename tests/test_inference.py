@@ -121,6 +121,29 @@ def test_the_table_is_the_slow_way_on_all_pixel_values(port_dtype, rounding, ste
     assert (fast[0] == slow).all()
 
 
+@pytest.mark.parametrize("step", [
+    Normalise(divide_by=255.0),
+    Normalise(127.5, (1.0,)),
+    Normalise(255.0, (0.4, 0.5, 0.6), (0.2, 0.3, 0.1)),
+])  # fmt: skip
+def test_a_tensor_with_channels_first_is_filled_with_the_same_numbers(step):
+    """Writing channel by channel into one tensor changes no bit, and a second picture leaves nothing of the first."""
+    port = Input("x", (1, 3, 12, 20), "float32", layout="NCHW")
+    feeding = Feed(port, (step,))
+    for seed in (1, 2):
+        pixels = np.random.default_rng(seed).integers(0, 256, (12, 20, 3), np.uint8)
+        (filled,), seen = feeding(View(pixels))
+        assert filled.tobytes() == fit(step(View(pixels)).data, port).tobytes()
+        assert seen.data is pixels
+
+
+def test_values_for_the_wrong_number_of_channels_are_refused_on_every_way():
+    """Also where the step fills the tensor itself."""
+    port = Input("x", (1, 3, 4, 4), "float32", layout="NCHW")
+    with pytest.raises(ModelError, match="mean has 4 values for 3 channels"):
+        Feed(port, (Normalise(255.0, (0.1, 0.2, 0.3, 0.4)),))(View(np.zeros((4, 4, 3), np.uint8)))
+
+
 def test_a_step_that_looks_at_neighbours_is_not_folded():
     """Only steps that say `pointwise` are, and only on uint8 pictures."""
 
