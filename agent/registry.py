@@ -24,7 +24,9 @@ from typing import BinaryIO, Final
 from agent.errors import ModelError
 from agent.manifest import MANIFEST_FILE, Artifact, Manifest, Runtime, load_manifest
 
-__all__ = ["MANIFEST_FILE", "OPERATOR", "Found", "Origin", "candidates", "find", "installed", "verified"]
+__all__ = [
+    "MANIFEST_FILE", "OPERATOR", "Found", "Origin", "candidates", "find", "installed", "refuse_foreign", "verified",
+]  # fmt: skip
 
 _CHUNK_BYTES = 1 << 20
 _ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -114,6 +116,14 @@ def candidates(
     if not fitting:
         raise ModelError(f"{manifest}: no artifact fits: {'; '.join(reasons)}: publish one for this machine")
     return tuple(sorted(fitting, key=lambda a: order.index(a.runs_on) if a.runs_on in order else len(order)))
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raises ModelError when somebody else than root, this user or the owner of this code may write to `path`."""
+    try:
+        _refuse_foreign(path, path.lstat(), _trusted_owners(OPERATOR))
+    except OSError as exc:
+        raise ModelError(f"{path}: it cannot be looked at: {exc.strerror}") from exc
 
 
 @contextmanager

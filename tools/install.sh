@@ -13,6 +13,7 @@
 #   /etc/credstore/limpet.*     private keys and passwords, root's alone; systemd hands them to the agent
 #   /var/lib/limpet             what must survive: made by the unit, owned by the user limpet
 #   /var/lib/limpet-models      signed models and releases, owned by the user limpet-update
+#   /var/lib/limpet-added       public models that an administrator added, root's
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -185,7 +186,7 @@ uninstall_all() {
     rm -rf "$opt" "$root/usr/local/bin/limpet"
     if live; then systemctl daemon-reload; fi
     if [ "$purge" = yes ]; then
-        rm -rf "$etc" "$root/var/lib/limpet" "$root/var/lib/limpet-models" "$root/var/lib/limpet-switch" "$root/etc/systemd/system/limpet.service.d" "$root"/etc/credstore/limpet.*
+        rm -rf "$etc" "$root/var/lib/limpet" "$root/var/lib/limpet-models" "$root/var/lib/limpet-added" "$root/var/lib/limpet-switch" "$root/etc/systemd/system/limpet.service.d" "$root"/etc/credstore/limpet.*
         say "removed program, units, configuration, keys and state; the users limpet and limpet-update stay, so that their" \
             "numbers are not reused"
     else

@@ -26,6 +26,8 @@ from agent.stock import Stock
 
 FACTORY_MODELS = Path(__file__).resolve().parent.parent.parent / "models"
 """The models that come with a checkout; an installation names its folder in [models] folders."""
+ADDED_HERE = FACTORY_MODELS.parent / ".models"
+"""Where `limpet models add` puts models in a checkout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,18 @@ class _Shared:
     users: int = 0
 
 
+def searched(models: ModelsConfig) -> tuple[Path, ...]:
+    """The folders in which a model's name is looked for, in order."""
+    here = (folder for folder in (models.added, FACTORY_MODELS, ADDED_HERE) if folder.is_dir())
+    return tuple(dict.fromkeys((*models.folders, *here)))
+
+
 class Shelf:
     """Finds, loads and shares models. Safe to call from several threads."""
 
     def __init__(self, models: ModelsConfig, cache: CacheConfig, clock: Clock, stock: Stock | None = None) -> None:
         """`stock`: the depot, where there is one."""
-        self._folders = (*models.folders, *([FACTORY_MODELS] if FACTORY_MODELS.is_dir() else []))
+        self._folders = searched(models)
         self._limit_bytes = int(models.artifact_limit_mb * 1e6)
         self._slots = threading.BoundedSemaphore(models.slots)
         self._stock = stock

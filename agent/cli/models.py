@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.app.shelf import FACTORY_MODELS
+from agent.app.shelf import searched
+from agent.cli import modelsadd
 from agent.cli.depotmodels import bad, change, held, use
 from agent.cli.options import DEFAULT_CONFIG, Commands, add_config, add_config_again
 from agent.cli.terminal import shown
@@ -40,7 +41,7 @@ def add_parser(sub: Commands) -> None:
     parser = sub.add_parser("models", help="list and verify models, or describe a new one")
     add_config(parser)
     verbs = parser.add_subparsers(
-        dest="verb", required=True, metavar="list|verify|activate|rollback|pin|unpin|new"
+        dest="verb", required=True, metavar="list|verify|catalogue|add|activate|rollback|pin|unpin|new"
     )
     listing = verbs.add_parser("list", help="the models in the model folders")
     verifying = verbs.add_parser("verify", help="permissions, digests, loading, golden inputs")
@@ -55,6 +56,7 @@ def add_parser(sub: Commands) -> None:
         if name in ("activate", "pin"):
             many = None if name == "activate" else "?"
             changing.add_argument("version", nargs=many, default="", metavar="VERSION", help="or 'factory'")
+    modelsadd.add_parsers(verbs)
     for verb in verbs.choices.values():
         add_config_again(verb)
     new = verbs.add_parser("new", help="print a model.toml written from a model file")
@@ -66,10 +68,12 @@ def run(args: argparse.Namespace) -> int:
     """Run the verb; 1 when a model is not in order, or when there is none to verify."""
     if args.verb == "new":
         return _new(args.file, write=args.write)
+    if args.verb in modelsadd.VERBS:
+        return modelsadd.VERBS[args.verb](args)
     config, updates = _configs(args.config)
     if args.verb in CHANGES:
         return change(updates, args.verb, args.model, getattr(args, "version", ""))
-    roots = args.folder or list(dict.fromkeys([*config.folders, FACTORY_MODELS]))
+    roots = args.folder or searched(config)
     if args.verb == "list":
         rows = list(_rows(roots, None if args.folder else updates))
         more = () if args.folder else ("use",)

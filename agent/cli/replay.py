@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     models = config.models if config else ModelsConfig()
     clock = SystemClock()
     shelf = Shelf(
-        ModelsConfig((*args.models, *models.folders), models.artifact_limit_mb, models.slots),
+        replace(models, folders=(*args.models, *models.folders)),
         config.cache if config else CacheConfig(),
         clock,
         Stock(config.updates) if config and not args.models else None,

@@ -70,6 +70,8 @@ class ModelsConfig:
     """A larger model file is refused before it is read, MB (10^6 bytes)."""
     slots: Annotated[int, Range(1, 64)] = 2
     """How many runs may compute at the same time, over all models."""
+    added: Path = Path("/var/lib/limpet-added")
+    """Where `limpet models add` puts public models: root's, the agent only reads it. Searched after `folders`."""
 
 
 @dataclass(frozen=True, slots=True)

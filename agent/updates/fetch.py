@@ -70,6 +70,9 @@ class Answer:
 class Fetcher(FetcherInterface):
     """Transfers of one update, within one set of limits. Not for two threads."""
 
+    vouched = "signed"
+    """How messages call the bytes whose length and sha256 were known before."""
+
     def __init__(
         self, limits: Limits | None = None, clock: Clock | None = None, rng: random.Random | None = None
     ) -> None:
@@ -117,9 +120,8 @@ class Fetcher(FetcherInterface):
             if not pieced:
                 break
             log.warning("update part=%s state=restarted reason=another object than the one begun with", part.path.name)
-        raise UpdateError(
-            f"{url}: these are not the bytes that were signed{f': {_WEB_PAGE}' if page else ''}", "VERIFY_FAILED"
-        )
+        words = f"{url}: these are not the bytes that were {self.vouched}"
+        raise UpdateError(f"{words}: {_WEB_PAGE}" if page else words, "VERIFY_FAILED")
 
     def spans(self, url: str, spans: Sequence[Span], length: int) -> Iterator[tuple[int, bytes]]:
         """(offset, bytes) of the wanted ranges of an object of `length` bytes, and perhaps of others beside them.
@@ -175,20 +177,19 @@ class Fetcher(FetcherInterface):
                 return have > 0
         part.make_room()
         with self._answer(url, _resume(part, have)) as answer:
-            start = _start(url, answer, part, have)
+            start = _start(url, answer, part, have, self.vouched)
             part.note(answer.validator)
             self._write(url, answer, part, start, progress)
         return start > 0
 
-    @staticmethod
-    def _write(url: str, answer: Answer, part: Part, start: int, progress: Count | None) -> None:
+    def _write(self, url: str, answer: Answer, part: Part, start: int, progress: Count | None) -> None:
         done = start
         with part.opened(start) as file:
             for chunk in answer.chunks:
                 done += len(chunk)
                 if done > part.length:
                     part.drop()
-                    raise UpdateError(f"{url}: goes on after the {part.length} signed bytes", "VERIFY_FAILED")
+                    raise UpdateError(f"{url}: goes on after the {part.length} {self.vouched} bytes", "VERIFY_FAILED")
                 file.write(chunk)
                 if progress:
                     progress(done)
@@ -226,8 +227,8 @@ def _resume(part: Part, have: int) -> dict[str, str]:
     return {"Range": f"bytes={have}-"} | ({"If-Range": validator} if validator else {})
 
 
-def _start(url: str, answer: Answer, part: Part, have: int) -> int:
-    """Where the answer's body belongs. Raises UpdateError when it cannot be (a piece of) the signed file."""
+def _start(url: str, answer: Answer, part: Part, have: int, vouched: str) -> int:
+    """Where the answer's body belongs. Raises UpdateError when it cannot be (a piece of) the file that is wanted."""
     if answer.status == 206:
         span = content_range(answer.headers.get("Content-Range", ""), part.length)
         if span and span.start == have:
@@ -241,7 +242,7 @@ def _start(url: str, answer: Answer, part: Part, have: int) -> int:
         raise UpdateError(str(exc), "DOWNLOAD_FAILED") from exc
     if answer.length not in {None, part.length}:
         page = f": {_WEB_PAGE}" if "html" in answer.headers.get("Content-Type", "") else ""
-        raise UpdateError(f"{url}: {answer.length} bytes, but {part.length} were signed{page}", "VERIFY_FAILED")
+        raise UpdateError(f"{url}: {answer.length} bytes, but {part.length} were {vouched}{page}", "VERIFY_FAILED")
     return 0
 
 

@@ -12,7 +12,7 @@ import ipaddress
 import random
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -43,9 +43,12 @@ class WebFetcher(Fetcher):
         clock: Clock | None = None,
         rng: random.Random | None = None,
         ca: Path | None = None,
+        way: Callable[[str], None] | None = None,
     ) -> None:
-        """`ca`: a PEM file with the certificates to trust instead of the system's. Raises UpdateError."""
+        """`ca`: a PEM file with the certificates to trust instead of the system's. `way`: refuses a URL, redirects
+        included, by an UpdateError; by default `refuse_open_way`. Raises UpdateError."""
         super().__init__(limits, clock, rng)
+        self._way = way or refuse_open_way
         self._pool = urllib3.PoolManager(
             num_pools=4, maxsize=1, retries=False, ssl_context=_trust(ca),
             headers={"User-Agent": f"limpet/{__version__}"},
@@ -71,7 +74,7 @@ class WebFetcher(Fetcher):
         """The answer after all redirects."""
         here = url
         for _ in range(self.limits.redirects + 1):
-            refuse_open_way(here)
+            self._way(here)
             response = self._ask(here, headers)
             if response.status not in _REDIRECTS:
                 return response

@@ -1,0 +1,211 @@
+"""`limpet models add` and `limpet models catalogue`: public models, fetched, proved and ready for a pipeline."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.app.shelf import ADDED_HERE, FACTORY_MODELS, searched
+from agent.catalogue import Entry, Progress, Wanted, add, entries, load_entry, names, proved, state_of
+from agent.catalogue.recipe import pipeline_text, write_pipeline
+from agent.cli.options import DEFAULT_CONFIG
+from agent.cli.terminal import shown
+from agent.config import Config, load_config
+from agent.errors import ConfigError, UpdateError
+from agent.settings.runtime import ModelsConfig
+
+CATALOGUES = (FACTORY_MODELS / "catalogue", Path(sys.prefix) / "share" / "limpet" / "models" / "catalogue")
+"""Of a checkout, and of an installation; the first that is there counts."""
+Verbs = Any
+"""argparse's subparsers; it gives this type no public name."""
+
+
+def add_parsers(verbs: Verbs) -> None:
+    """Describe both verbs."""
+    adding = verbs.add_parser("add", help="fetch a public model of the catalogue, prove it, show how to use it")
+    adding.add_argument("name", metavar="NAME", help="as `limpet models catalogue` shows it")
+    adding.add_argument("--into", type=Path, metavar="DIR", help="folder of models (default: [models] added)")
+    adding.add_argument("--mirror", default="", metavar="URL|DIR", help="fetch from there: a server, a folder, a stick")
+    adding.add_argument("--ca", type=Path, metavar="FILE", help="certificates of a mirror that is not publicly known")
+    adding.add_argument("--accept-licence", default="", metavar="ID", help="for a licence that limits what you may do")
+    adding.add_argument("--pipeline", default="", metavar="SOURCE", help="write the pipeline too, fed by this source")
+    adding.add_argument("--replace", action="store_true", help="put it in the place of what lies there")
+    listing = verbs.add_parser("catalogue", help="the public models that can be added")
+    listing.add_argument("--json", action="store_true", help="JSON lines")
+    for verb in (adding, listing):
+        verb.add_argument("--catalogue", type=Path, metavar="DIR", help="another catalogue; only one that you trust")
+
+
+def run_catalogue(args: argparse.Namespace) -> int:
+    """List what can be added."""
+    config = _config(args.config)
+    roots = searched(config.models if config else ModelsConfig())
+    for row in rows(_catalogue(args.catalogue), roots, as_json=args.json):
+        print(row)
+    return 0
+
+
+def run_add(args: argparse.Namespace) -> int:
+    """Fetch, prove, show. Raises ConfigError, ModelError, UpdateError."""
+    config = _config(args.config)
+    entry = _entry(_catalogue(args.catalogue), args.name)
+    models = config.models if config else ModelsConfig()
+    root = args.into or (ADDED_HERE if config is None and FACTORY_MODELS.is_dir() else models.added)
+    text = _pipeline(entry, root, models, args.pipeline)
+    path = _pipeline_path(config, entry, args.pipeline)
+    print("\n".join(_about(entry, root)))
+    if state_of(entry, root) == "whole":
+        print(f"{entry.name} {entry.model.version} is there already, as the catalogue has it: {root / entry.name}")
+    else:
+        _accept(entry, args.accept_licence)
+        _bring(entry, root, args)
+    if path is None:
+        print(f"\nUse it by a pipeline such as this ({entry.name}.toml in your folder of pipelines):\n\n{text}", end="")
+    else:
+        write_pipeline(text, path)
+        print(f"wrote {path}; now: limpet check, then restart the agent")
+    return 0
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"add": run_add, "catalogue": run_catalogue}
+
+
+def rows(catalogue: Path, roots: tuple[Path, ...], *, as_json: bool) -> list[str]:
+    """A line per entry: JSON, or a table for people."""
+    made = [_row(entry, roots) for entry in entries(catalogue)]
+    if as_json:
+        return [json.dumps(row) for row in made]
+    columns = ("name", "task", "size", "licence", "runtime", "run", "there")
+    told = [columns, *(_told(row) for row in made)]
+    widths = [max(len(cells[i]) for cells in told) for i in range(len(columns))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in told]
+
+
+def _row(entry: Entry, roots: tuple[Path, ...]) -> dict[str, Any]:
+    return {
+        "name": entry.name, "version": entry.model.version, "task": entry.table.task,
+        "description": entry.model.description, "modality": entry.model.modality, "size_bytes": entry.size_bytes,
+        "licence": entry.table.licence.id, "permissive": entry.permissive,
+        "runtime": "/".join(dict.fromkeys(artifact.runs_on for artifact in entry.model.artifact)),
+        "latency_ms": entry.table.latency_ms, "latency_class": latency_class(entry.table.latency_ms),
+        "there": next((str(root / entry.name) for root in roots if state_of(entry, root) == "whole"), ""),
+    }  # fmt: skip
+
+
+def _told(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["name"], row["task"], _megabytes(row["size_bytes"]), row["licence"], row["runtime"], row["latency_class"],
+        "yes" if row["there"] else "",
+    )  # fmt: skip
+
+
+def latency_class(latency_ms: float) -> str:
+    """How long one run takes on the machine of docs/catalogue.md, in steps of about three."""
+    bounds = (0.3, 1, 3, 10, 30, 100, 300, 1000)
+    return next((f"< {bound:g} ms" for bound in bounds if latency_ms < bound), "> 1 s")
+
+
+def _about(entry: Entry, root: Path) -> list[str]:
+    licence = entry.table.licence
+    lines = [f"{entry.name} {entry.model.version}: {shown(entry.model.description or entry.table.task)}"]
+    lines += [f"  licence  {licence.id}: {licence.text}", f"  by       {shown(licence.attribution)}"]
+    lines += [f"  note     {shown(licence.note)}"] if licence.note else []
+    lines += [f"  file     {file.origin}, {_megabytes(file.size_bytes)}" for file in entry.table.file]
+    return [*lines, f"  into     {root / entry.name}"]
+
+
+def _accept(entry: Entry, accepted: str) -> None:
+    """Raises ConfigError unless the licence is permissive, named on the command line, or typed."""
+    wanted = entry.table.licence.id
+    if entry.permissive or accepted == wanted:
+        return
+    if not accepted and sys.stdin.isatty() and sys.stdout.isatty():
+        accepted = input(f"{wanted} limits what you may do with it. Read it, then type its name to accept it: ").strip()
+    if accepted != wanted:
+        remedy = f"read it, then say --accept-licence {wanted}"
+        raise ConfigError(f"{entry.name}: its licence {wanted} is not accepted: {remedy}")
+
+
+def _bring(entry: Entry, root: Path, args: argparse.Namespace) -> None:
+    from agent.catalogue.carrier import opened  # the network's packages, for this alone
+
+    with opened(args.mirror, args.ca) as carrier:
+        try:
+            added = add(entry, root, carrier, proved, _progress(), replace=args.replace)
+        except UpdateError as exc:
+            if exc.reason in ("DOWNLOAD_FAILED", "TIMED_OUT"):
+                raise UpdateError(f"{exc}\n{_without_network(entry)}", exc.reason) from exc
+            raise
+        finally:
+            if sys.stderr.isatty():
+                print("\r\033[K", end="", file=sys.stderr)
+    print(f"every sha256 is right; self-test on this machine: {added.proof}")
+    print(f"added {added.folder}")
+
+
+def _without_network(entry: Entry) -> str:
+    """What to carry to a device that cannot fetch."""
+    urls = "\n".join(f"  {file.pinned.url()}" for file in entry.table.file)
+    return (
+        f"Without a network: fetch elsewhere, with any browser, into one folder of a stick\n{urls}\n"
+        f"and here: limpet models add {entry.name} --mirror FOLDER (what has come so far is kept)"
+    )
+
+
+def _progress() -> Progress:
+    """Bytes on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda wanted, done: None
+
+    def told(wanted: Wanted, done: int) -> None:
+        share = f"{_megabytes(done)} of {_megabytes(wanted.size_bytes)}"
+        print(f"\r\033[K{wanted.path}  {share}", end="", file=sys.stderr, flush=True)
+
+    return told
+
+
+def _pipeline(entry: Entry, root: Path, models: ModelsConfig, source: str) -> str:
+    """The model is called by its name where the agent looks for it, else by its path."""
+    known = any(os.path.realpath(root) == os.path.realpath(folder) for folder in searched(models))
+    return pipeline_text(entry, entry.name if known else str((root / entry.name).absolute()), source)
+
+
+def _pipeline_path(config: Config | None, entry: Entry, source: str) -> Path | None:
+    if not source:
+        return None
+    if not entry.pipeline:
+        raise ConfigError(f"--pipeline: the catalogue has no pipeline for {entry.name}: write one, see docs/steps.md")
+    if config is None:
+        raise ConfigError("--pipeline needs a configuration to write for: name it with --config limpet.toml")
+    folder = next((path for path in config.paths.pipelines if path.is_dir()), None)
+    if folder is None:
+        named = ", ".join(map(str, config.paths.pipelines))
+        raise ConfigError(f"[paths] pipelines: there is no folder {named}: make it")
+    path = folder / f"{entry.name}.toml"
+    if os.path.lexists(path):
+        raise ConfigError(f"{path} is there already: leave --pipeline out, or move it away")
+    return path
+
+
+def _config(path: Path) -> Config | None:
+    """None where no agent is installed and no configuration was named."""
+    return None if path == DEFAULT_CONFIG and not os.path.lexists(path) else load_config(path)
+
+
+def _catalogue(named: Path | None) -> Path:
+    return named or next((path for path in CATALOGUES if path.is_dir()), CATALOGUES[0])
+
+
+def _entry(catalogue: Path, name: str) -> Entry:
+    known = names(catalogue)
+    if name not in known:
+        there = ", ".join(known) or "nothing"
+        raise ConfigError(f"{name!r} is not in the catalogue {catalogue}: there is {there}")
+    return load_entry(catalogue / name)
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.0f} kB"

@@ -1,0 +1,58 @@
+"""A catalogue of one tiny model of our own, and a web server that has its file: public models in small."""
+
+import hashlib
+
+import numpy as np
+
+from agent.cli import main
+from tests.tiny_models import make_model
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PLACE = f"acme/models/{COMMIT}/deep/copy.onnx"
+"""Where a mirror has the file."""
+LICENCE = 'id = "{}"\ntext = "github:acme/models@' + COMMIT + ':LICENSE"\nattribution = "Acme and others"\n'
+
+
+def make_entry(catalogue, name="tiny", *, licence="MIT", commit=COMMIT, wrong_answer=False):
+    """Write an entry; returns the bytes that are to be fetched. `wrong_answer`: its golden output is another one."""
+    folder = catalogue / name
+    make_model(folder / "model", "copy", "onnx", name=name, extra=f'licence = "{licence}"')
+    data = (folder / "model" / "copy.onnx").read_bytes()
+    (folder / "model" / "copy.onnx").unlink()
+    (folder / "model" / "golden").mkdir()
+    x = np.arange(4, dtype=np.float32).reshape(1, 4)
+    np.savez(folder / "model" / "golden" / "in.npz", x=x)
+    np.savez(folder / "model" / "golden" / "out.npz", y=x + wrong_answer)
+    with (folder / "model" / "model.toml").open("a") as file:
+        file.write('[[golden]]\ninput = "golden/in.npz"\noutput = "golden/out.npz"\n')
+    (folder / "entry.toml").write_text(
+        f'schema = 1\ntask = "copying"\nlatency_ms = 0.01\n[licence]\n{LICENCE.format(licence)}'
+        f'[[file]]\npath = "copy.onnx"\norigin = "github:acme/models@{commit}:deep/copy.onnx"\n'
+        f'sha256 = "{hashlib.sha256(data).hexdigest()}"\nsize_bytes = {len(data)}\n'
+    )
+    (folder / "pipeline.toml").write_text(
+        f'schema = 1\nname = "{name}"\nsource = "SOURCE"\n[model]\nname = "MODEL"\n'
+        '[[rule]]\nkind = "every"\nperiod_s = 5\n'
+    )
+    for path in (catalogue, *catalogue.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return data
+
+
+def edit(path, old, new):
+    """Replace what stands there once."""
+    text = path.read_text()
+    assert text.count(old) == 1, (old, text)
+    path.write_text(text.replace(old, new))
+
+
+def limpet(capsys, *words):
+    """`limpet models ...`: exit status, standard output, standard error."""
+    status = main(["models", *map(str, words)])
+    out = capsys.readouterr()
+    return status, out.out, out.err
+
+
+def left(root):
+    """Everything below `root`, folders included."""
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))

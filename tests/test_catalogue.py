@@ -1,0 +1,190 @@
+"""`limpet models add` and `catalogue`: a public model fetched, proved on this machine, and ready for a pipeline."""
+
+import json
+import os
+import re
+import stat
+
+import pytest
+
+from agent.cli import main
+from agent.registry import installed
+from tests.fault_server import FaultServer
+from tests.shop import COMMIT, PLACE, edit, left, limpet, make_entry
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A catalogue of one model, and its bytes."""
+    catalogue = tmp_path / "catalogue"
+    return catalogue, make_entry(catalogue)
+
+
+@pytest.fixture
+def mirror(shop):
+    with FaultServer() as server:
+        server.files[PLACE] = shop[1]
+        yield server
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A configuration with a source, a folder for pipelines and one for added models."""
+    (tmp_path / "pipelines").mkdir()
+    path = tmp_path / "limpet.toml"
+    path.write_text(
+        f'schema = 1\n[models]\nfolders = []\nadded = "{tmp_path}/added"\n[updates]\nfolder = "{tmp_path}/depot"\n'
+        f'[sources.machine]\nkind = "load"\n'
+    )
+    return path
+
+
+def test_add_fetches_proves_and_shows_how_to_use_it(capsys, tmp_path, shop, mirror):
+    """What it is, whose it is, where it comes from; then a model that works, and the pipeline for it."""
+    root = tmp_path / "models"
+    status, out, _ = limpet(capsys, "add", "tiny", "--catalogue", shop[0], "--into", root, "--mirror", mirror.url)
+    assert status == 0
+    for said in ("MIT", "Acme and others", f"github:acme/models@{COMMIT}:deep/copy.onnx", str(root / "tiny")):
+        assert said in out
+    assert "1 of 1 golden inputs as expected (onnxruntime" in out
+    assert f'name = "{root}/tiny"' in out, "the pipeline does not say where the agent would not look"
+    assert left(root) == [
+        "tiny", "tiny/copy.onnx", "tiny/entry.toml", "tiny/golden", "tiny/golden/in.npz", "tiny/golden/out.npz",
+        "tiny/model.toml",
+    ]  # fmt: skip
+    assert limpet(capsys, "verify", root / "tiny")[0] == 0
+
+
+def test_files_are_readable_by_the_agent_whatever_the_umask(capsys, tmp_path, shop, mirror):
+    """0644 and 0755, of the user who added: the agent reads and nobody else writes."""
+    root, before = tmp_path / "models", os.umask(0o077)
+    try:
+        limpet(capsys, "add", "tiny", "--catalogue", shop[0], "--into", root, "--mirror", mirror.url)
+    finally:
+        os.umask(before)
+    for path in (root / "tiny").rglob("*"):
+        status = path.lstat()
+        assert stat.S_IMODE(status.st_mode) == (0o755 if path.is_dir() else 0o644), path
+        assert status.st_uid == os.geteuid()
+    assert stat.S_IMODE((root / "tiny").stat().st_mode) == 0o755
+
+
+def test_a_second_add_fetches_nothing_and_says_so(capsys, tmp_path, shop, mirror):
+    """Byte for byte what the catalogue has: nothing is asked for, nothing changes."""
+    words = ("add", "tiny", "--catalogue", shop[0], "--into", tmp_path / "models", "--mirror", mirror.url)
+    limpet(capsys, *words)
+    asked = len(mirror.requests)
+    status, out, _ = limpet(capsys, *words)
+    assert (status, len(mirror.requests)) == (0, asked)
+    assert "is there already" in out
+
+
+def test_what_lies_there_is_replaced_only_on_request(capsys, tmp_path, shop, mirror):
+    """A damaged model is not overwritten unasked; --replace puts a whole one in its place."""
+    root = tmp_path / "models"
+    words = ("add", "tiny", "--catalogue", shop[0], "--into", root, "--mirror", mirror.url)
+    limpet(capsys, *words)
+    (root / "tiny" / "copy.onnx").write_bytes(b"other")
+    status, _, err = limpet(capsys, *words)
+    assert (status, (root / "tiny" / "copy.onnx").read_bytes()) == (2, b"other")
+    assert "--replace" in err
+    assert limpet(capsys, *words, "--replace")[0] == 0
+    assert (root / "tiny" / "copy.onnx").read_bytes() == shop[1]
+    assert left(root)[0] == "tiny", "nothing of the old one stays"
+
+
+@pytest.mark.parametrize("name", [PLACE, "copy.onnx"])
+def test_a_stick_will_do(capsys, tmp_path, shop, name):
+    """A folder in the origins' own order, or with what a browser saved."""
+    stick = tmp_path / "stick"
+    (stick / name).parent.mkdir(parents=True)
+    (stick / name).write_bytes(shop[1])
+    words = ("add", "tiny", "--catalogue", shop[0], "--into", tmp_path / "models", "--mirror", stick)
+    assert limpet(capsys, *words)[0] == 0
+
+
+def test_without_a_network_it_says_what_to_carry(capsys, tmp_path, shop):
+    """The URL at the origin, and the command for the stick; the same where the stick lacks the file."""
+    root, stick = tmp_path / "models", tmp_path / "stick"
+    stick.mkdir()
+    for mirror in ("https://127.0.0.1:9", stick):
+        words = ("add", "tiny", "--catalogue", shop[0], "--into", root, "--mirror", mirror)
+        status, _, err = limpet(capsys, *words)
+        assert status == 1
+        assert f"/acme/models/{COMMIT}/deep/copy.onnx" in err
+        assert "limpet models add tiny --mirror FOLDER" in err
+    assert not list(installed([root]))
+
+
+def test_a_licence_that_limits_must_be_accepted_by_name(capsys, tmp_path, mirror):
+    """Nothing is fetched before; the name of another licence accepts nothing."""
+    catalogue = tmp_path / "mine"
+    mirror.files[PLACE] = make_entry(catalogue, licence="CC-BY-NC-4.0")
+    words = ("add", "tiny", "--catalogue", catalogue, "--into", tmp_path / "models", "--mirror", mirror.url)
+    for more in ((), ("--accept-licence", "MIT")):
+        status, _, err = limpet(capsys, *words, *more)
+        assert (status, mirror.requests) == (2, [])
+        assert "--accept-licence CC-BY-NC-4.0" in err
+    assert limpet(capsys, *words, "--accept-licence", "CC-BY-NC-4.0")[0] == 0
+
+
+def test_the_pipeline_it_writes_is_accepted_by_check(capsys, tmp_path, shop, mirror, config):
+    """One command, and the agent's next start uses the model by its name."""
+    words = ("add", "tiny", "--config", config, "--catalogue", shop[0], "--mirror", mirror.url)
+    assert limpet(capsys, *words, "--pipeline", "machine")[0] == 0
+    assert 'name = "tiny"' in (tmp_path / "pipelines" / "tiny.toml").read_text()
+    main(["check", "--config", str(config)])
+    assert "ok      pipeline tiny with tiny 1.0.0" in capsys.readouterr().out
+    asked = len(mirror.requests)
+    status, _, err = limpet(capsys, *words, "--pipeline", "machine")
+    assert (status, len(mirror.requests)) == (2, asked)
+    assert "is there already" in err
+
+
+@pytest.mark.parametrize("source", ['x"\n[model]', "../x", ""])
+def test_a_source_that_is_no_name_gets_no_pipeline(capsys, tmp_path, shop, mirror, config, source):
+    """What is written into a file is checked before; without a source nothing is written."""
+    words = ("add", "tiny", "--config", config, "--catalogue", shop[0], "--mirror", mirror.url)
+    assert limpet(capsys, *words, "--pipeline", source)[0] == (2 if source else 0)
+    assert left(tmp_path / "pipelines") == []
+
+
+def test_the_catalogue_is_listed_with_what_one_must_know(capsys, tmp_path, shop, mirror, config):
+    """Name, task, size, licence, runtime, latency class, and whether it is there."""
+    words = ("catalogue", "--catalogue", shop[0], "--config", config)
+    status, out, _ = limpet(capsys, *words, "--json")
+    (row,) = map(json.loads, out.splitlines())
+    assert (status, row["name"], row["task"], row["licence"], row["runtime"]) == (
+        0, "tiny", "copying", "MIT", "onnxruntime",
+    )  # fmt: skip
+    assert (row["size_bytes"], row["latency_class"], row["there"]) == (len(shop[1]), "< 0.3 ms", "")
+    limpet(capsys, "add", "tiny", "--config", config, "--catalogue", shop[0], "--mirror", mirror.url)
+    assert limpet(capsys, *words)[1].splitlines()[1].split()[-1] == "yes"
+
+
+def test_an_unknown_name_is_answered_with_those_there_are(capsys, tmp_path, shop):
+    """And a folder that is no catalogue with what to say instead."""
+    status, _, err = limpet(capsys, "add", "tinny", "--catalogue", shop[0])
+    assert (status, "there is tiny" in err) == (2, True)
+    status, _, err = limpet(capsys, "add", "tiny", "--catalogue", tmp_path / "nothing")
+    assert (status, "--catalogue" in err) == (2, True)
+
+
+CONTRADICTIONS = {
+    "another sha256": ("entry.toml", 'sha256 = "', f'sha256 = "{"0" * 64}"\n#', "no [[file]] has path 'copy.onnx'"),
+    "another licence": ("entry.toml", 'id = "MIT"', 'id = "ISC"', "model.toml says 'MIT'"),
+    "another name": ("model/model.toml", 'name = "tiny"', 'name = "tony"', "the model is called tony"),
+    "no golden": ("model/model.toml", "[[golden]]", "[accuracy]", "has no [[golden]] input"),
+    "a golden that is not there": ("model/model.toml", "golden/in.npz", "golden/on.npz", "names 'golden/on.npz'"),
+    "an unknown key": ("entry.toml", "latency_ms", "lateness_ms", "unknown key 'lateness_ms'"),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_an_entry_that_contradicts_itself_is_refused(capsys, shop, case):
+    """Each message names the file and what is wrong with it."""
+    file, old, new, said = CONTRADICTIONS[case]
+    edit(shop[0] / "tiny" / file, old, new)
+    status, _, err = limpet(capsys, "add", "tiny", "--catalogue", shop[0])
+    assert status == 1
+    assert re.search(re.escape(said), err), err
