@@ -1,5 +1,7 @@
 """One stream's way through a model: view -> [[pre]] -> tensors -> cache or runner -> outputs -> decoder -> [[post]].
 
+A picture that is nearly the last one may be answered as that was (`agent.similar`); then only the [[post]] steps run.
+
 An `Inference` is one stream's use of a model (`agent.loading` loads it once per process) and carries that stream's
 state tensors, so it belongs to one lane. Owns the order of the stages and their timings. Refuses NaN that comes out of
 a model. After an error the stream's state starts again, because it cannot be known.
@@ -7,7 +9,7 @@ a model. After an error the stream's state starts again, because it cannot be kn
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from agent.manifest import Input, Manifest
 from agent.records import Array, CacheUse, Finding, Tensors, View
 from agent.runtime import Runner, dequantise
 from agent.runtime.quant import zeros
+from agent.settings.runtime import SimilarConfig
+from agent.similar import Answer, Similar
 from pipelines import Decoder, Follow, Post, Pre, make_step
 from pipelines.chain import Chain, make_posts
 from pipelines.outputs import decoded
@@ -30,7 +34,8 @@ class Inferred:
 
     `timings_ms`: pre (steps and quantising), run (only when it was computed), post (dequantising and decoding).
     `input_digest`: 32 hex digits, XXH3-128 of the raw input tensors, state left out. Of a view with cells, the outputs
-    are stacked along a new first axis, and the cache is "exact" when it knew every cell.
+    are stacked along a new first axis, and the cache is "exact" when it knew every cell. When it is "similar", outputs
+    and digest are those of the earlier picture that was computed.
     """
 
     findings: tuple[Finding, ...]
@@ -61,10 +66,11 @@ class Inference:
         cache: ResultCache | None = None,
         *,
         decoder: Decoder | None = None,
+        similar: SimilarConfig | None = None,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`decoder` stands in for the manifest's and its [[post]]; `timer` counts seconds. Raises ModelError on a wrong
-        step."""
+        """`decoder` stands in for the manifest's and its [[post]]; `similar` says when pictures are near enough
+        to be answered alike; `timer` counts seconds. Raises ModelError on a wrong step."""
         self.manifest, self.runner = manifest, runner
         self._decoder = decoder or _decoder(manifest)
         self._post = Chain(() if decoder else _posts(manifest))
@@ -75,10 +81,19 @@ class Inference:
         self._salt = f"{manifest.digest}{runner.info.model.sha256}".encode()
         keeps = cache is not None and cache.config.enabled and (cache.config.stateful or not manifest.states)
         self._cache = cache if keeps else None
+        self.similar = self._made_similar(similar) if similar is not None and similar.enabled else None
+        """Answers near-duplicate pictures; None for what is no picture, has state (a state that missed pictures is
+        another state), or is not decoded."""
         self.computes_all = False
-        """True: the cache is not asked, as on trial, where only what is computed says something about the model."""
+        """True: no cache is asked, as on trial, where only what is computed says something about the model."""
         self._state: dict[str, Array] = {}
         self.reset()
+
+    def _made_similar(self, config: SimilarConfig) -> Similar | None:
+        manifest = self.manifest
+        if manifest.modality != "image" or manifest.states or self._decoder is None:
+            return None
+        return Similar(config, float(getattr(self._decoder, "threshold", 0.0)), manifest.digest)
 
     def reset(self) -> None:
         """Forget the stream: its state tensors stand for real zeros again, and its [[post]] steps know nothing."""
@@ -86,9 +101,11 @@ class Inference:
         self._post.reset()
 
     def _restart(self) -> None:
-        """The state tensors alone; the [[post]] steps see by the view that something is missing, and close what is
-        open."""
+        """The state tensors and the last picture; the [[post]] steps see by the view that something is missing, and
+        close what is open."""
         self._state = {pair.input: zeros(self._inputs[pair.input]) for pair in self.manifest.states}
+        if self.similar is not None:
+            self.similar.forget()
 
     def __call__(self, view: View) -> Inferred:
         """Run one view; the decoder sees it as the first port's steps left it, with the way back to the source.
@@ -98,13 +115,45 @@ class Inference:
         if view.gap:
             self._restart()
         begin = self._timer()
+        known = self._known(view)
+        if known is not None:
+            return self._reused(known, view, begin)
         try:
             made = {one.port.name: one(view) for one in self._feeds}
             seen = next(iter(made.values()))[1]
-            return self._infer(self._rounds({port: tensors for port, (tensors, _) in made.items()}), seen, begin)
+            inferred = self._infer(self._rounds({port: tensors for port, (tensors, _) in made.items()}), seen, begin)
         except ModelError:
             self._restart()
             raise
+        if self.similar is not None and not self.computes_all:
+            self.similar.keep(_answer(inferred, seen))
+        return self._followed(inferred, seen)
+
+    def _known(self, view: View) -> Answer | None:
+        """The answer to an earlier picture that stands for this one, too."""
+        if self.similar is None:
+            return None
+        if self.computes_all:
+            self.similar.forget()
+            return None
+        return self.similar.ask(view)
+
+    def _reused(self, known: Answer, view: View, begin: float) -> Inferred:
+        """Only the [[post]] steps see that time goes on."""
+        seen = replace(known.seen, t0_s=view.t0_s, t1_s=view.t1_s, gap=view.gap)
+        timings_ms = {"pre": (self._timer() - begin) * 1e3, "post": 0.0}
+        inferred = Inferred(known.findings, known.outputs, "similar", timings_ms, known.input_digest)
+        return self._followed(inferred, seen)
+
+    def _followed(self, inferred: Inferred, view: View) -> Inferred:
+        """With what the [[post]] steps make of the findings."""
+        if not self._post.state:
+            return inferred
+        begin = self._timer()
+        findings = self._post(inferred.findings, view)
+        timings_ms = dict(inferred.timings_ms)
+        timings_ms["post"] += (self._timer() - begin) * 1e3
+        return replace(inferred, findings=findings, timings_ms=timings_ms)
 
     def finish(self) -> tuple[Finding, ...]:
         """What the [[post]] steps still had open at the end of a recording; then they know nothing."""
@@ -112,7 +161,8 @@ class Inference:
 
     def run_raw(self, inputs: Tensors) -> Inferred:
         """Run raw tensors for the fed ports, without [[pre]]; the decoder sees the first one and knows no source."""
-        return self._infer([dict(inputs)], View(inputs[self.manifest.feeds[0].name]), self._timer())
+        seen = View(inputs[self.manifest.feeds[0].name])
+        return self._followed(self._infer([dict(inputs)], seen, self._timer()), seen)
 
     def _rounds(self, made: dict[str, tuple[Array, ...]]) -> list[dict[str, Array]]:
         """The fed tensors of each run: one, or one per cell; a port without cells gives every run the same."""
@@ -122,6 +172,7 @@ class Inference:
         return [{port: tensors[n % len(tensors)] for port, tensors in made.items()} for n in range(count)]
 
     def _infer(self, rounds: list[dict[str, Array]], view: View, begin: float) -> Inferred:
+        """As the decoder sees it, before the [[post]] steps."""
         names = [digest(fed) for fed in rounds]
         prepared = self._timer()
         ran = [self._look_up_or_run(fed, name) for fed, name in zip(rounds, names, strict=True)]
@@ -158,7 +209,14 @@ class Inference:
     def _decode(self, raw: Tensors, view: View) -> tuple[Finding, ...]:
         assert self._decoder is not None
         real = {port.name: dequantise(raw[port.name], port) for port in self.runner.outputs}
-        return self._post(decoded(self._decoder, real, view, self.manifest.labels), view)
+        return decoded(self._decoder, real, view, self.manifest.labels)
+
+
+def _answer(inferred: Inferred, seen: View) -> Answer:
+    """What may stand for a later picture: without the pixels, which may be a camera's buffer."""
+    bare = replace(seen, data=seen.data[:0].copy())
+    cost_ms = sum(inferred.timings_ms.values())
+    return Answer(inferred.findings, inferred.outputs, bare, inferred.input_digest, cost_ms)
 
 
 def _chains(manifest: Manifest) -> list[tuple[Input, tuple[Pre, ...]]]:

@@ -6,6 +6,18 @@ from agent.inbox import Inbox
 from agent.metrics import Registry
 from agent.records import Draft, ModelRef, Result
 
+SIMILAR = {
+    "hits": "Pictures answered by the answer to an earlier one, since the start.",
+    "rechecks": "Pictures that could have been answered so, and were computed and judged, since the start.",
+    "disagreements": "Rechecks that differed from the earlier answer, since the start.",
+    "recheck_bound": "Upper bound of the share of wrong reused answers by all rechecks, at 95 % confidence.",
+    "error_bound": "Upper bound of that share at the present threshold; 1 without a threshold.",
+    "threshold": "Distance up to which answers are reused, grey levels; negative: none yet.",
+    "chain_most": "Most pictures in a row that one answer answered, since the start.",
+    "saved_ms": "Time that computing would have taken, since the start.",
+}
+"""What is shown of the cache of similar pictures, and in which words."""
+
 
 class Meters:
     """Counts samples, results, refusals and events, and the time of every stage."""
@@ -92,6 +104,12 @@ class Meters:
             "limpet_model_swap_seconds", "Time in which a change of models kept a pipeline from looking.", ["pipeline"]
         )
         swaps.at(pipeline).observe(spent_s)
+
+    def watch_similar(self, pipeline: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Show how near-duplicate pictures of `pipeline` are answered; `read()` gives `SIMILAR` keys, or nothing."""
+        for key, text in SIMILAR.items():
+            family = self._registry.gauge(f"limpet_similar_{key}", text, ["pipeline"])
+            family.at(pipeline).read_from(lambda k=key: read().get(k, 0.0))  # type: ignore[misc]
 
     def watch_numbers(self, prefix: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:
         """Show every number that `read()` has now as a gauge `limpet_<prefix>_<key>`; 0 where it is missing later."""

@@ -19,7 +19,7 @@ FLOORS = (
         "agent.backoff", "agent.broker", "agent.cache", "agent.cbor", "agent.clock", "agent.codec",
         "agent.config", "agent.credentials", "agent.envelope", "agent.health", "agent.inbox", "agent.layers",
         "agent.logs", "agent.manifest", "agent.meters", "agent.metrics", "agent.migrations", "agent.package",
-        "agent.request", "agent.rules", "agent.settings", "pipelines",
+        "agent.request", "agent.rules", "agent.settings", "agent.similar", "pipelines",
     },
     {
         "agent.capture", "agent.control", "agent.depot", "agent.exposition", "agent.identity", "agent.journal",
@@ -40,7 +40,7 @@ ONE_DOOR = {
     "ai_edge_litert": {"agent/runtime/litert.py", "agent/runtime/host.py"},
     "tflite_runtime": {"agent/runtime/litert.py", "agent/runtime/host.py"},
     "paho": {"agent/mqtt/link.py"},
-    "cv2": {"agent/capture/camera.py", "pipelines/image.py", "pipelines/gates.py"},
+    "cv2": {"agent/capture/camera.py", "pipelines/image.py", "pipelines/gates.py", "pipelines/thumbnail.py"},
     "sounddevice": {"agent/capture/audio.py"},
     "serial": {"agent/capture/sensor.py"},
     "cbor2": {"agent/cbor.py"},

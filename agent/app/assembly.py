@@ -71,7 +71,8 @@ def make_with(file: PipelineFile, shelf: Shelf, pick: Pick | None, agent_digest:
     config = file.config
     assert config.model is not None
     manifest, steps = _prepared(file, config.model, shelf, pick)
-    return Pipeline(config, steps, shelf.inference(manifest, config.model.runtime), agent_digest=agent_digest)
+    inference = shelf.inference(manifest, config.model.runtime, config.model.similar)
+    return Pipeline(config, steps, inference, agent_digest=agent_digest)
 
 
 def examine(files: Iterable[PipelineFile], sources: Iterable[str], shelf: Shelf) -> dict[str, str]:

@@ -75,7 +75,15 @@ class Report:
             }
         if pipeline.demonstration:
             told["demonstration"] = pipeline.demonstration
+        if similar := similar_numbers(pipeline):
+            told["similar"] = similar
         return told
+
+
+def similar_numbers(pipeline: Pipeline | Seat) -> dict[str, float]:
+    """How near-duplicate pictures are answered now, by the names of `SimilarCounts`; empty where they are not."""
+    eyes = pipeline.pipeline.inference if isinstance(pipeline, Seat) else pipeline.inference
+    return {} if eyes is None or eyes.similar is None else asdict(eyes.similar.counts)
 
 
 def running(lanes: Iterable[LaneState], made: Assembled) -> tuple[str, ...]:

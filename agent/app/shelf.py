@@ -7,7 +7,7 @@ A runner is closed when nobody uses it any more, by `sweep`, so that no lane wai
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.cache import ResultCache
@@ -100,15 +100,20 @@ class Shelf:
             raise ModelError(f"model {use.name}: version {use.version} is wanted, {there}: install it or ask for that")
         return manifest
 
-    def inference(self, manifest: Manifest, options: RuntimeOptions) -> Inference:
-        """One stream's use of the model, loaded at its first use. Raises ModelError."""
+    def inference(self, manifest: Manifest, options: RuntimeOptions, similar: bool | None = None) -> Inference:
+        """One stream's use of the model, loaded at its first use. Raises ModelError.
+
+        `similar`: whether near-duplicate pictures may be answered alike; None: as the configuration says.
+        """
         key = (_real(manifest.folder), config_digest(options))
         with self._lock:
             shared, origin = self._runners.get(key), self._origins.get(key[0], OPERATOR)
         if shared is None:
             runner = open_model(manifest, options, limit_bytes=self._limit_bytes, slots=self._slots, origin=origin)
             shared = self._share(key, runner)
-        inference = Inference(manifest, shared.runner, self.cache)
+        near = self.cache.config.similar
+        near = near if similar is None else replace(near, enabled=similar)
+        inference = Inference(manifest, shared.runner, self.cache, similar=near)
         with self._lock:
             self._runners.setdefault(key, shared).users += 1
         return inference

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from agent.app.assembly import Assembled, assemble
+from agent.app.report import similar_numbers
 from agent.app.shelf import Shelf
 from agent.app.succession import Place, Succession
 from agent.app.tidings import Tidings
@@ -59,6 +60,8 @@ class Upkeep:
         self._places = tuple(Place(by_name[seat.config.name], seat) for seat in seats)
         for seat in seats:
             self._introduce(seat)
+            if similar_numbers(seat):
+                self._meters.watch_similar(seat.config.name, partial(similar_numbers, seat))
         self._meters.watch_numbers("cache", "Result cache, since the start.", lambda: asdict(self.shelf.cache.counts))
         return replace(made, pipelines=seats)
 

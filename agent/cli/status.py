@@ -65,6 +65,17 @@ def _pipeline(name: str, pipeline: dict[str, Any]) -> Iterator[str]:
     if pipeline.get("demonstration"):
         yield f"    a demonstration: {pipeline['demonstration']}"
     yield from (f"    fallback: {reason}" for reason in pipeline.get("fallbacks", ()))
+    if "similar" in pipeline:
+        yield f"    similar pictures: {_similar(pipeline['similar'])}"
+
+
+def _similar(told: dict[str, float]) -> str:
+    if told["threshold"] < 0:
+        state = "nothing is reused yet"
+    else:
+        state = f"reused up to {told['threshold']:.1f} grey levels, error at most {told['error_bound']:.1%}"
+    checked = f"{told['disagreements']:.0f} of {told['rechecks']:.0f} rechecks differed"
+    return f"{told['hits']:.0f} reused, {told['saved_ms'] / 1e3:.1f} s saved, {checked}; {state}"
 
 
 def _uplink(uplink: dict[str, Any]) -> Iterator[str]:

@@ -68,6 +68,8 @@ class ModelUse:
     """Take this version only; default the newest present."""
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     """[model.runtime]: threads, providers and delegates."""
+    similar: bool | None = None
+    """Whether near-duplicate pictures are answered from the last computed one; default as [cache.similar] `enabled`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,32 @@ class ModelsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SimilarConfig:
+    """When a picture counts as one that was just looked at: `[cache.similar]` (docs/cache.md)."""
+
+    enabled: bool = False
+    """Whether near-duplicate pictures are answered from the last computed one; `[model] similar` of a pipeline decides
+    for that pipeline. Off, because such an answer may be wrong, seldom, where all else is exact."""
+    max_error: Annotated[float, Range(0.0001, 0.5)] = 0.01
+    """Largest share of reused answers that may differ from what computing would have given."""
+    max_distance: Annotated[float, Range(0.5, 128)] = 24.0
+    """Pictures further apart are never similar, whatever was learnt; grey levels of 255 in the place that differs
+    most."""
+    ttl_s: Annotated[float, Range(0.05, 3600)] = 10.0
+    """An answer is reused for so long after it was computed, stream seconds."""
+    chain: Annotated[int, Range(1, 100_000)] = 100
+    """So many pictures in a row may be answered by one computed answer."""
+    recheck_every: Annotated[int, Range(2, 1000)] = 10
+    """Of so many pictures that could be answered, one is computed anyway and judged; which one is left to chance."""
+    score_band: Annotated[float, Range(0, 1)] = 0.15
+    """Scores that differ by no more count as the same; a box that is not there counts with the decoder's threshold."""
+    min_iou: Annotated[float, Range(0, 1)] = 0.5
+    """Boxes that overlap by at least as much count as the same, intersection over union."""
+    value_band: Annotated[float, Range(0, 1)] = 0.05
+    """Values that differ by no more than this share of the larger one count as the same."""
+
+
+@dataclass(frozen=True, slots=True)
 class CacheConfig:
     """What the exact result cache may hold: `[cache]`."""
 
@@ -88,3 +114,5 @@ class CacheConfig:
     """A result older than this is computed again, seconds."""
     stateful: bool = False
     """Whether models with state are cached too. Their key includes the state, which seldom repeats."""
+    similar: SimilarConfig = field(default_factory=SimilarConfig)
+    """[cache.similar]: answers for pictures that are nearly the same."""

@@ -93,13 +93,13 @@ def _joined(outcomes: list[Outcome]) -> Outcome:
 
 
 def weigh(shadow: Shadow, now: Outcome, then: Outcome) -> None:
-    """Tell `shadow` what both models made of one view."""
+    """Tell `shadow` what both models made of one view. An answer reused for it is not what the model says of it."""
     if (spent_ms := run_ms(then.result)) is not None:
         shadow.ran(spent_ms)
     seen = now.result or then.result
     if seen is None:
         return
-    if now.result is not None and then.result is not None:
+    if now.result is not None and then.result is not None and now.result.cache != "similar":
         where = {"pipeline": seen.pipeline, "seq": seen.seq, "t_wall_s": round(seen.t_wall_s, 3)}
         shadow.compared(where, now.result.findings, then.result.findings)
     shadow.told(seen.pipeline, now.drafts, then.drafts, seen.t_s)
