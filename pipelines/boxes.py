@@ -52,6 +52,8 @@ def suppressed(boxes: Array, limit: float, most: int, classes: Array | None = No
     `boxes` [n, 4] best first; the answer is in that order. With `classes`, int [n], a box removes only those of its own
     class. Greedy non-maximum suppression; memory is that of n numbers, or of a small table for few boxes.
     """
+    if len(boxes) < 2:
+        return list(range(min(len(boxes), most)))
     if len(boxes) <= _FEW:
         return _suppressed_few(boxes, limit, most, classes)
     left, kept = np.arange(len(boxes)), list[int]()

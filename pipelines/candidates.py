@@ -47,6 +47,8 @@ class Kept:
 
     def told(self, found: list[Candidates], view: View, labels: tuple[str, ...], step: str) -> tuple[Finding, ...]:
         """The findings, best first, of the candidates of the whole view, or of each of its cells. Raises ModelError."""
+        if not any(len(c.scores) for c in found):
+            return ()
         cells = range(len(view.cells)) if view.cells else (None,)
         boxes = np.concatenate([to_source(c.boxes, view, i) for c, i in zip(found, cells, strict=True)])
         scores = np.concatenate([c.scores for c in found])
@@ -73,23 +75,25 @@ class Kept:
         `scores` [n, classes] as the graph gives them, raised to `power` once activated; `objects` [n] multiplies.
         Each row counts with its best class. Raises ModelError when the background takes the only class.
         """
-        classes, top = self._top(scores, activation)
+        scores = self._scored(scores, activation)
+        top = scores.max(axis=1).astype(np.float64)
+        top = activated(top, "sigmoid") if activation == "sigmoid" else top
         top = top if power == 1 else top**power
         top = top if objects is None else top * objects
         rows = np.flatnonzero(top >= self.threshold)
-        rows = rows[np.argsort(-top[rows], kind="stable")][: self.max_candidates]
-        return rows, classes[rows], top[rows]
+        if len(rows) > 1:
+            rows = rows[np.argsort(-top[rows], kind="stable")][: self.max_candidates]
+        return rows, scores[rows].argmax(axis=1), top[rows]
 
-    def _top(self, scores: Array, activation: Activation) -> tuple[Array, Array]:
+    def _scored(self, scores: Array, activation: Activation) -> Array:
+        """The scores of the classes that have a label; a sigmoid can wait, because it leaves their order."""
         if activation == "softmax":
             scores = activated(scores, "softmax")
         if self.background != "none":
             scores = scores[:, 1:] if self.background == "first" else scores[:, :-1]
         if not scores.shape[1]:
             raise ModelError("the model has one class and it is the background: set background = 'none'")
-        classes = scores.argmax(axis=1)
-        top = scores[np.arange(len(scores)), classes].astype(np.float64)
-        return classes, activated(top, "sigmoid") if activation == "sigmoid" else top
+        return scores
 
 
 def by_cell(outputs: Tensors, view: View) -> list[Tensors]:

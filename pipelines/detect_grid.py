@@ -30,6 +30,7 @@ Side = Annotated[float, Range(0.1, 8192)]
 Anchor = tuple[Side, Side]
 Power = Annotated[float, Range(0, 4)]
 _MOST_EXPONENT = 50.0  # e^50 is beyond every picture and far from overflow
+_NONE = np.empty((0, 4))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,8 @@ class BoxGrid(Kept):
         named = {*self.score_heads, *self.object_heads}
         heads = self.heads or tuple(name for name in outputs if name not in named)
         made = [one for i in range(len(heads)) for one in self._level(outputs, heads, i, size, labels)]
+        if len(made) == 1:
+            return Candidates(*made[0])
         return Candidates(*(np.concatenate(arrays) for arrays in zip(*made, strict=True)))
 
     def _level(
@@ -116,7 +119,8 @@ class BoxGrid(Kept):
         for grid, group in zip(grids(len(numbers), shape, strides, size, each), anchors, strict=True):
             own = None if objects is None else objects[grid.rows]
             rows, classes, top = self.best(scores[grid.rows], self.activation, own, self.class_power)
-            found.append((self._boxes(numbers[grid.rows][rows], rows, grid, group, size), top, classes))
+            near = numbers[grid.rows][rows]
+            found.append((self._boxes(near, rows, grid, group, size) if len(rows) else _NONE, top, classes))
         return found
 
     def _read(

@@ -36,6 +36,8 @@ def table(port: Array, anchors: int, width: int) -> tuple[Array, tuple[int, int]
         return array.transpose(1, 2, 0, 3).reshape(-1, width), (array.shape[2], array.shape[1])
     if array.ndim == 3 and array.shape[0] == anchors * width:
         high, wide = array.shape[1:]
+        if anchors == 1:  # turned without a copy: scores are then looked at along their memory, which is quicker too
+            return array.reshape(width, -1).T, (wide, high)
         split = array.reshape(anchors, width, high, wide).transpose(2, 3, 0, 1)
         return split.reshape(-1, width), (wide, high)
     if array.ndim == 3 and array.shape[2] == anchors * width:
