@@ -9,8 +9,8 @@ thousand; it is no defence against somebody who makes inputs collide on purpose.
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import xxhash
@@ -46,9 +46,15 @@ def digest(tensors: Tensors, salt: bytes = b"") -> bytes:
     """16 bytes that stand for these tensors: names, dtypes, shapes and every number, in order, after `salt`."""
     state = xxhash.xxh3_128(salt)
     for name, array in tensors.items():
-        state.update(f"{name}\0{array.dtype.str}{array.shape}".encode())
+        state.update(_head(name, array.dtype.str, array.shape))
         state.update(np.ascontiguousarray(array).data)
     return state.digest()
+
+
+@lru_cache(maxsize=1024)
+def _head(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
+    """What stands before the numbers; remembered, because writing it takes longer than to hash a small picture."""
+    return f"{name}\0{dtype}{shape}".encode()
 
 
 class ResultCache:
@@ -60,12 +66,16 @@ class ResultCache:
         self._limit_bytes = int(config.size_mb * 1e6)
         self._lock = threading.Lock()
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
-        self._counts = CacheCounts()
+        self._hits = self._misses = self._evictions = self._expired = self._too_large = self._size_bytes = 0
+        self._saved_ms = 0.0
 
     @property
     def counts(self) -> CacheCounts:
         with self._lock:
-            return replace(self._counts, entries=len(self._entries))
+            return CacheCounts(
+                self._hits, self._misses, self._evictions, self._expired, self._too_large, self._saved_ms,
+                len(self._entries), self._size_bytes,
+            )  # fmt: skip
 
     def get(self, key: bytes) -> dict[str, Array] | None:
         """The read-only outputs under `key`, or None."""
@@ -74,14 +84,15 @@ class ResultCache:
             entry = self._entries.get(key)
             if entry is not None and now_s - entry.born_s > self.config.ttl_s:
                 self._drop(key, entry)
-                self._add(expired=1)
+                self._expired += 1
                 entry = None
             if entry is None:
-                self._add(misses=1)
+                self._misses += 1
                 return None
             self._entries.move_to_end(key)
-            self._add(hits=1, saved_ms=entry.cost_ms)
-            return dict(entry.outputs)
+            self._hits += 1
+            self._saved_ms += entry.cost_ms
+        return dict(entry.outputs)
 
     def put(self, key: bytes, outputs: Tensors, cost_ms: float) -> None:
         """Keep outputs that took `cost_ms` to compute. The arrays become read-only: they belong to all who hit."""
@@ -91,20 +102,16 @@ class ResultCache:
         entry = _Entry(dict(outputs), cost_ms, size_bytes, self._mono_s())
         with self._lock:
             if size_bytes > self._limit_bytes:
-                self._add(too_large=1)
+                self._too_large += 1
                 return
             if (old := self._entries.get(key)) is not None:
                 self._drop(key, old)
             self._entries[key] = entry
-            self._add(size_bytes=size_bytes)
-            while len(self._entries) > self.config.entries or self._counts.size_bytes > self._limit_bytes:
+            self._size_bytes += size_bytes
+            while len(self._entries) > self.config.entries or self._size_bytes > self._limit_bytes:
                 self._drop(*next(iter(self._entries.items())))
-                self._add(evictions=1)
+                self._evictions += 1
 
     def _drop(self, key: bytes, entry: _Entry) -> None:
         del self._entries[key]
-        self._add(size_bytes=-entry.size_bytes)
-
-    def _add(self, **more: float) -> None:
-        now: dict[str, Any] = {name: getattr(self._counts, name) + value for name, value in more.items()}
-        self._counts = replace(self._counts, **now)
+        self._size_bytes -= entry.size_bytes
