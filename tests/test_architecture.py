@@ -28,7 +28,8 @@ FLOORS = (
     },
     {
         "agent.catalogue", "agent.commands", "agent.feed", "agent.golden", "agent.inference", "agent.loading",
-        "agent.papers", "agent.pipeline", "agent.reading", "agent.reconfigure", "agent.release", "agent.repository", "agent.skeleton",
+        "agent.papers", "agent.pipeline", "agent.prepared", "agent.reading", "agent.reconfigure", "agent.release",
+        "agent.repository", "agent.skeleton",
         "agent.stock", "agent.technician", "agent.trial", "agent.updates", "agent.views",
     },
     {"agent.lanes", "agent.supervisor"},

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.app.shelf import searched
-from agent.cli import modelsadd
+from agent.cli import modelsadd, modelsnew, modelstry
 from agent.cli.depotmodels import bad, change, held, use
+from agent.cli.modelsprepare import add_parser as add_prepare
+from agent.cli.modelsprepare import run as run_prepare
 from agent.cli.options import DEFAULT_CONFIG, Commands, add_config, add_config_again
 from agent.cli.terminal import shown
 from agent.config import load_config
@@ -22,7 +24,6 @@ from agent.manifest import Artifact, Manifest
 from agent.registry import OPERATOR, Found, Origin, candidates, find, installed, verified
 from agent.settings.runtime import ModelsConfig
 from agent.settings.updates import UpdatesConfig
-from agent.skeleton import skeleton
 from agent.stock import Stock
 from agent.updates.jobs import Do
 from agent.views import views
@@ -41,7 +42,7 @@ def add_parser(sub: Commands) -> None:
     parser = sub.add_parser("models", help="list and verify models, or describe a new one")
     add_config(parser)
     verbs = parser.add_subparsers(
-        dest="verb", required=True, metavar="list|verify|catalogue|add|activate|rollback|pin|unpin|new"
+        dest="verb", required=True, metavar="list|verify|catalogue|add|prepare|activate|rollback|pin|unpin|new|try"
     )
     listing = verbs.add_parser("list", help="the models in the model folders")
     verifying = verbs.add_parser("verify", help="permissions, digests, loading, golden inputs")
@@ -57,23 +58,27 @@ def add_parser(sub: Commands) -> None:
             many = None if name == "activate" else "?"
             changing.add_argument("version", nargs=many, default="", metavar="VERSION", help="or 'factory'")
     modelsadd.add_parsers(verbs)
+    add_prepare(verbs)
+    modelstry.add_parser(verbs)
     for verb in verbs.choices.values():
         add_config_again(verb)
-    new = verbs.add_parser("new", help="print a model.toml written from a model file")
-    new.add_argument("file", type=Path, metavar="FILE", help=".tflite or .onnx")
-    new.add_argument("--write", action="store_true", help="write it beside the file, if there is none yet")
+    modelsnew.add_parser(verbs)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb; 1 when a model is not in order, or when there is none to verify."""
     if args.verb == "new":
-        return _new(args.file, write=args.write)
+        return modelsnew.run(args)
     if args.verb in modelsadd.VERBS:
         return modelsadd.VERBS[args.verb](args)
     config, updates = _configs(args.config)
     if args.verb in CHANGES:
         return change(updates, args.verb, args.model, getattr(args, "version", ""))
     roots = args.folder or searched(config)
+    if args.verb == "try":
+        return modelstry.run(args, roots)
+    if args.verb == "prepare":
+        return run_prepare(args, _asked(args.models, roots, None if args.folder else updates), config)
     if args.verb == "list":
         rows = list(_rows(roots, None if args.folder else updates))
         more = () if args.folder else ("use",)
@@ -191,22 +196,6 @@ def _verify_one(
 def _named(manifest: Manifest) -> dict[str, Any]:
     told = {"name": manifest.name, "version": manifest.version}
     return told | ({"demonstration": manifest.demonstration} if manifest.demonstration else {})
-
-
-def _new(path: Path, *, write: bool) -> int:
-    text = skeleton(path)
-    if not write:
-        print(text, end="")
-        return 0
-    target = path.parent / "model.toml"
-    try:
-        with target.open("x") as file:
-            file.write(text)
-    except FileExistsError:
-        print(f"{target} is there already: move it away, or leave --write out", file=sys.stderr)
-        return 1
-    print(f"wrote {target}: answer the lines with ???, then run: limpet models verify {path.parent}")
-    return 0
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ from agent.errors import ModelError
 from agent.manifest import Artifact, Manifest, Runtime
 from agent.records import Array, Tensors
 from agent.runtime.contract import Declared, Fallback, Runner, RunnerInfo, RuntimeMissingError, Slots
+from agent.runtime.prepared import CACHE, Prepared
 from agent.runtime.quant import dequantise, quantise
 from agent.settings.runtime import RuntimeOptions
 
@@ -17,31 +18,38 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # ONNX Runtime's wheels hold a client that reports to its maker; it looks here when it is imported, which is later
 
 __all__ = [
-    "Declared", "Fallback", "Runner", "RunnerInfo", "RuntimeMissingError", "Slots", "answers", "declared_ports",
-    "dequantise", "open_runner", "quantise",
+    "Declared", "Fallback", "Prepared", "Runner", "RunnerInfo", "RuntimeMissingError", "Slots", "answers",
+    "declared_ports", "dequantise", "open_runner", "quantise",
 ]  # fmt: skip
 
 
 def open_runner(
-    manifest: Manifest, artifact: Artifact, options: RuntimeOptions, path: Path, slots: Slots = None
-) -> Runner:
+    manifest: Manifest, artifact: Artifact, options: RuntimeOptions, path: Path, slots: Slots = None,
+    prepared: Prepared | None = None, notes: tuple[Fallback, ...] = (),
+) -> Runner:  # fmt: skip
     """Load the verified file at `path` as `artifact` of `manifest`.
 
     `path` is what `agent.registry.verified` yields; it is not needed any more when this returns. `slots` bounds how
-    many runs compute at once. Raises RuntimeMissingError when the runtime cannot work on this machine, ModelError
-    with the runtime's reason when it refuses the file, and when file and manifest disagree.
+    many runs compute at once. `prepared`: verified prepared files of this very artifact, to map its weights from.
+    `notes` come first among the runner's fallbacks. Raises RuntimeMissingError when the runtime cannot work on this
+    machine, ModelError with the runtime's reason when it refuses the file, and when file and manifest disagree.
     """
     if options.isolation == "process":
         from agent.runtime.remote import RemoteRunner
 
         return RemoteRunner(manifest, artifact, options, path, slots)
+    if artifact.runs_on == "litert" and prepared is not None:
+        from agent.runtime.litecompiled import CompiledRunner
+
+        cache = prepared.files[CACHE]
+        return CompiledRunner(manifest, artifact, options, path, cache, slots, notes, prepared.recipe)
     if artifact.runs_on == "litert":
         from agent.runtime.litert import LiteRunner
 
-        return LiteRunner(manifest, artifact, options, path, slots)
+        return LiteRunner(manifest, artifact, options, path, slots, notes)
     from agent.runtime.ort import OrtRunner
 
-    return OrtRunner(manifest, artifact, options, path, slots)
+    return OrtRunner(manifest, artifact, options, path, slots, notes, prepared)
 
 
 def declared_ports(path: Path, runtime: Runtime) -> tuple[tuple[Declared, ...], tuple[Declared, ...]]:

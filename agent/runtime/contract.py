@@ -62,6 +62,8 @@ class RunnerInfo:
     used: tuple[str, ...]
     fallbacks: tuple[Fallback, ...] = ()
     threads: int = 1
+    prepared: str = ""
+    """The recipe of the prepared files that its weights are mapped from; empty: they are a copy in private memory."""
     host: HostTally | None = None
     """None: it runs in this process."""
 

@@ -43,8 +43,9 @@ class LiteRunner:
     """A TFLite model; see `agent.runtime.contract.Runner` for what its methods promise."""
 
     def __init__(
-        self, manifest: Manifest, artifact: Artifact, options: RuntimeOptions, path: Path, slots: Slots = None
-    ) -> None:
+        self, manifest: Manifest, artifact: Artifact, options: RuntimeOptions, path: Path, slots: Slots = None,
+        notes: tuple[Fallback, ...] = (),
+    ) -> None:  # fmt: skip
         self._where = f"{manifest} ({artifact.file})"
         self._lock = threading.Lock()
         self._slots = slots
@@ -65,7 +66,7 @@ class LiteRunner:
         self._reads = _indices(outs, {port.graph_name: port.name for port in self.outputs})
         self.info = RunnerInfo(
             reference(manifest, artifact), package, importlib.metadata.version(package), used,
-            (*fallbacks, *more, *reasons), options.threads,
+            (*notes, *fallbacks, *more, *reasons), options.threads,
         )  # fmt: skip
 
     def run(self, inputs: Tensors) -> dict[str, Array]:

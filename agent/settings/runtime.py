@@ -34,6 +34,8 @@ class RuntimeOptions:
     """TFLite delegates, in this order."""
     xnnpack: bool = True
     """Whether TFLite may use XNNPACK: 2 to 13 times faster, for a private copy of the weights."""
+    prepared: bool = True
+    """Whether prepared files may be used, where there are any. False: the model is loaded plainly."""
     required: bool = False
     """True: a provider or delegate that is missing is an error. False: the CPU does it, and the reason is recorded."""
     isolation: Literal["none", "process"] = "none"
@@ -72,6 +74,16 @@ class ModelsConfig:
     """How many runs may compute at the same time, over all models."""
     added: Path = Path("/var/lib/limpet-added")
     """Where `limpet models add` puts public models: root's, the agent only reads it. Searched after `folders`."""
+    prepared: Path = Path("/var/lib/limpet-models/prepared")
+    """Where prepared files lie (docs/memory.md): the weights of large models as a runtime packs them, made once by
+    `limpet models prepare` or the updater, mapped instead of copied. Whoever owns it may write them."""
+    prepare_from_mb: Annotated[float, Range(0.001, 4096)] = 4.0
+    """A smaller model file is loaded plainly: there is little to gain, MB (10^6 bytes)."""
+    prepared_mb: Annotated[float, Range(1, 1 << 20)] = 4096.0
+    """Room for prepared files on the disk, MB (10^6 bytes). A model that finds none is loaded plainly."""
+    resident_mb: Annotated[float, Range(0.001, 1 << 20)] = 512.0
+    """The files of all loaded models together, MB (10^6 bytes). Beyond it the model that ran longest ago is closed, and
+    opened again when it is needed; a model that is larger by itself is refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,240 @@
+"""Makes the prepared files of one artifact, and judges whether they stay."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from agent.manifest import Artifact, Manifest
+from agent.prepared.folder import NEW, PrepareError, alone, put, size_bytes, told
+from agent.runtime.prepared import (
+    Key,
+    Place,
+    Record,
+    RefusedError,
+    UnpreparedError,
+    files_of,
+    find_prepared,
+    key_of,
+    measure,
+)
+
+GAIN: Final = 0.25
+"""Least part of the model file's size that must be saved, of private memory or of its peak while loading."""
+SLOWER: Final = 1.25
+"""A run may take so many times what it took plainly: the traps measured cost 1.2 to 2.5 times, noise is below."""
+SLOWER_MS: Final = 0.05
+RUN_S: Final = 1.0
+"""Time for timing runs, plainly and prepared, seconds."""
+TIME_S: Final = 300.0
+"""Longest time for one step, seconds."""
+_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH")
+_QUIET: Final = {
+    "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of preparing one artifact."""
+
+    file: str
+    state: Literal["made", "there", "small", "refused"]
+    """made now; there already; too small to profit; no gain, or not possible (then `reason` says why)."""
+    reason: str = ""
+    figures: Mapping[str, float] | None = None
+    """As in the record: `plain_*` and `prepared_*`."""
+    size_bytes: int = 0
+    """Of the prepared files."""
+    spent_s: float = 0.0
+
+
+def prepare(
+    manifest: Manifest, artifact: Artifact, place: Place, *, root: Path | None = None,
+    limit_bytes: int = 512_000_000, again: bool = False, wait_s: float = 2 * TIME_S,
+) -> Outcome:  # fmt: skip
+    """Make the prepared files of `artifact`, unless good ones are there; `again`: also when preparing gained nothing.
+
+    `root`: folder that the artifact's file is relative to, when it is not the manifest's. Waits up to `wait_s` seconds
+    for another process that prepares. Raises PrepareError when they cannot be written, ModelError for a model file that
+    cannot be loaded at all.
+    """
+    begin_s = time.monotonic()
+    model_bytes = _size_bytes((root or manifest.folder) / artifact.file)
+    if model_bytes < place.from_bytes:
+        return Outcome(artifact.file, "small", f"below [models] prepare_from_mb = {place.from_bytes / 1e6:g}")
+    try:
+        key = key_of(artifact)
+    except UnpreparedError as exc:
+        return Outcome(artifact.file, "refused", str(exc))
+    with alone(place.folder, wait_s):
+        if known := _known(place.folder, key, artifact, again=again):
+            return known
+        _refuse_full(place, model_bytes, _room_factor(artifact))
+        made = _made(manifest, artifact, place.folder, key, root, limit_bytes)
+    return Outcome(
+        artifact.file, "refused" if made.refused else "made", made.refused, made.figures,
+        sum(blob.size_bytes for blob in made.files), time.monotonic() - begin_s,
+    )  # fmt: skip
+
+
+def judged(plain: Mapping[str, float], prepared: Mapping[str, float], model_bytes: int) -> str:
+    """Why prepared files are not worth it; empty when they are."""
+    saved = plain["private_bytes"] - prepared["private_bytes"]
+    spared = plain["peak_bytes"] - prepared["peak_bytes"]
+    if max(saved, spared) < GAIN * model_bytes:
+        least = min(saved, spared)
+        words = f"they would save {max(saved, spared, 0) / 1e6:.1f} MB of private memory here"
+        return f"{words}, of a model of {model_bytes / 1e6:.1f} MB" if least < model_bytes else words
+    if prepared["run_ms"] > SLOWER * plain["run_ms"] + SLOWER_MS:
+        return f"a run would take {prepared['run_ms']:.3g} ms here instead of {plain['run_ms']:.3g} ms"
+    return ""
+
+
+def _known(root: Path, key: Key, artifact: Artifact, *, again: bool) -> Outcome | None:
+    try:
+        files = find_prepared(root, key).files
+        return Outcome(artifact.file, "there", size_bytes=sum(path.stat().st_size for path in files.values()))
+    except RefusedError as exc:
+        return None if again else Outcome(artifact.file, "refused", str(exc))
+    except UnpreparedError:
+        return None
+
+
+def _made(
+    manifest: Manifest, artifact: Artifact, root: Path, key: Key, artifact_root: Path | None, limit_bytes: int
+) -> Record:
+    into = Path(tempfile.mkdtemp(prefix=NEW, dir=root))
+    try:
+        into.chmod(0o755)
+        user = _user((artifact_root or manifest.folder) / artifact.file, root)
+        if user:
+            os.chown(into, user, -1)
+        words = {"model": str(manifest.folder), "file": artifact.file, "into": str(into), "limit_bytes": limit_bytes}
+        words |= {"root": str(artifact_root or ""), "run_s": RUN_S, "user": user}
+        record = _tried(key, words, into, _size_bytes((artifact_root or manifest.folder) / artifact.file))
+        put(root, into, record)
+        return record
+    except OSError as exc:
+        raise told(root, exc) from exc
+    finally:
+        shutil.rmtree(into, ignore_errors=True)
+
+
+def _tried(key: Key, words: Mapping[str, Any], into: Path, model_bytes: int) -> Record:
+    """The record of the files in `into`, or of why there are none; raises PrepareError for a failure of the machine."""
+    plain = _step("plain", words)
+    if "why" in plain:
+        raise PrepareError(f"it cannot be loaded plainly: {plain['why']}")
+    why, prepared = _saved(words, into)
+    for _ in range(2):  # a busy machine may make one measurement look slow
+        if why or not (why := judged(plain, prepared, model_bytes)) or "run would take" not in why:
+            break
+        plain, prepared, why = _step("plain", words), _step("prepared", words), ""
+        why = str(prepared.get("why", "")) or judged(plain, prepared, model_bytes)
+    figures = {f"plain_{name}": value for name, value in plain.items()}
+    figures |= {f"prepared_{name}": value for name, value in prepared.items() if name != "why"}
+    wanted = () if why else tuple(files_of(key.runtime, into).files.values())
+    files = tuple(measure(path) for path in wanted)
+    for path in into.iterdir():
+        if path not in wanted:
+            path.unlink()
+    return Record(key, files, why, figures)
+
+
+def _saved(words: Mapping[str, Any], into: Path) -> tuple[str, dict[str, Any]]:
+    """Why the files are no good, and what was measured with them."""
+    saved = _step("save", words)
+    if why := str(saved.get("why", "")):
+        if shutil.disk_usage(into).free < 1 << 20:
+            raise PrepareError(f"{into.parent}: the disk is full: make room, then prepare the model again")
+        return why, {}
+    for path in into.iterdir():
+        _settle(path)
+    prepared = _step("prepared", words)
+    return str(prepared.get("why", "")), prepared
+
+
+def _settle(path: Path) -> None:
+    """Bring a file to the disk: pages that are not there yet count as private to whoever maps them."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _user(file: Path, root: Path) -> int:
+    """Who shall look at the model when root prepares it by hand: its owner, or else the owner of the folder of prepared
+    files; a model is no program, but who parses it should not be root. 0: whoever runs this."""
+    return (file.stat().st_uid or root.stat().st_uid) if os.geteuid() == 0 else 0
+
+
+def _step(step: str, words: Mapping[str, Any]) -> dict[str, Any]:
+    """What a child told of one step; {"why": ...} also when it crashed or hung."""
+    task = {"step": step, **{name: value for name, value in words.items() if name != "user"}}
+    command = [sys.executable, "-P", "-m", "agent.prepared.child", json.dumps(task)]
+    become: dict[str, Any] = {"user": words["user"], "extra_groups": ()} if words["user"] else {}
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _QUIET
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (_code(), environment.get("PYTHONPATH", ""))))
+    try:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+            start_new_session=True, cwd="/", **become,
+        )  # fmt: skip
+    except OSError as exc:
+        raise PrepareError(f"the child that prepares models cannot be started: {exc.strerror}") from exc
+    with child:
+        try:
+            said, _ = child.communicate(timeout=TIME_S)
+        except subprocess.TimeoutExpired:
+            return {"why": f"the step '{step}' was not done after {TIME_S:g} s"}
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+    return _read(step, child.returncode, said)
+
+
+def _read(step: str, status: int, said: bytes) -> dict[str, Any]:
+    with suppress(ValueError, IndexError):
+        table = json.loads(said.splitlines()[-1])
+        if isinstance(table, dict):
+            return table
+    how = f"with {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+    return {"why": f"the step '{step}' ended {how}"}
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as exc:
+        raise PrepareError(f"{path}: it cannot be read: {exc.strerror}: install the model again") from exc
+
+
+def _room_factor(artifact: Artifact) -> float:
+    """Prepared files over the model file: ONNX Runtime keeps the weights as they were beside the packed ones."""
+    return 2.1 if artifact.runs_on == "onnxruntime" else 1.1
+
+
+def _refuse_full(place: Place, model_bytes: int, factor: float) -> None:
+    needs, taken = int(model_bytes * factor), size_bytes(place.folder)
+    if taken + needs > place.limit_bytes:
+        words = f"{place.folder}: {taken / 1e6:.0f} MB are taken, {needs / 1e6:.0f} MB more are needed"
+        raise PrepareError(f"{words}: raise [models] prepared_mb, or remove some: limpet models prepare --remove")
+    if shutil.disk_usage(place.folder).free < needs:
+        raise PrepareError(f"{place.folder}: its disk has no room for {needs / 1e6:.0f} MB more")
+
+
+def _code() -> str:
+    """The folder that `agent` is imported from: the child runs elsewhere."""
+    return str(Path(__file__).resolve().parent.parent.parent)
