@@ -1,6 +1,6 @@
 """A file as the views that a model would see: how `limpet infer` and golden inputs go the way of live samples."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from agent.clock import SystemClock
 from agent.manifest import Manifest
 from agent.pipeline import whole
 from agent.records import Array, Sample, View
+from agent.settings.capture import ReplayConfig
 from pipelines import Window, make_step
 
 SILENCE_S = 60
@@ -22,7 +23,17 @@ def views(manifest: Manifest, path: Path) -> Iterator[View]:
 
     Raises CaptureError when the file cannot be read to its end.
     """
-    samples = file_samples(path, manifest.modality, SystemClock())
+    yield from views_of(manifest, file_samples(path, manifest.modality, SystemClock(), settings_for(manifest, path)))
+
+
+def settings_for(manifest: Manifest, path: Path) -> ReplayConfig:
+    """How a file is read for a model: sound at the rate that its window is for."""
+    rate_hz = (manifest.window or {}).get("rate_hz") if manifest.modality == "audio" else None
+    return ReplayConfig(path=path, rate_hz=rate_hz) if isinstance(rate_hz, int) else ReplayConfig(path=path)
+
+
+def views_of(manifest: Manifest, samples: Iterable[Sample]) -> Iterator[View]:
+    """Every view that the model would see of these samples; sound shorter than one window is padded."""
     if manifest.window is None:
         yield from map(whole, samples)
         return

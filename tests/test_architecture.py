@@ -17,7 +17,7 @@ FLOORS = (
     },
     {
         "agent.backoff", "agent.broker", "agent.cache", "agent.cbor", "agent.clock", "agent.codec",
-        "agent.config", "agent.credentials", "agent.envelope", "agent.health", "agent.inbox", "agent.layers",
+        "agent.config", "agent.credentials", "agent.drawing", "agent.envelope", "agent.health", "agent.inbox", "agent.layers",
         "agent.logs", "agent.manifest", "agent.meters", "agent.metrics", "agent.migrations", "agent.package",
         "agent.request", "agent.rules", "agent.settings", "agent.similar", "pipelines",
     },
@@ -29,8 +29,8 @@ FLOORS = (
     {
         "agent.catalogue", "agent.commands", "agent.feed", "agent.golden", "agent.inference", "agent.loading",
         "agent.papers", "agent.pipeline", "agent.prepared", "agent.reading", "agent.reconfigure", "agent.release",
-        "agent.repository", "agent.skeleton",
-        "agent.stock", "agent.technician", "agent.trial", "agent.updates", "agent.views",
+        "agent.repository", "agent.skeleton", "agent.smells",
+        "agent.stock", "agent.technician", "agent.trial", "agent.tryout", "agent.updates", "agent.views",
     },
     {"agent.lanes", "agent.supervisor"},
     {"agent.__main__", "agent.app", "agent.cli", "agent.demo"},
@@ -41,7 +41,7 @@ ONE_DOOR = {
     "ai_edge_litert": {"agent/runtime/litert.py", "agent/runtime/host.py"},
     "tflite_runtime": {"agent/runtime/litert.py", "agent/runtime/host.py"},
     "paho": {"agent/mqtt/link.py"},
-    "cv2": {"agent/capture/camera.py", "pipelines/image.py", "pipelines/gates.py", "pipelines/thumbnail.py"},
+    "cv2": {"agent/capture/camera.py", "agent/drawing/canvas.py", "pipelines/image.py", "pipelines/gates.py", "pipelines/thumbnail.py"},
     "sounddevice": {"agent/capture/audio.py"},
     "serial": {"agent/capture/sensor.py"},
     "cbor2": {"agent/cbor.py"},

@@ -1,9 +1,8 @@
 """Writes the first `model.toml` of a model from its file: what the file knows is filled in, the rest is guessed.
 
-`skeleton` gives the text, `guessed` the manifest that it makes, in memory. Every guess says how sure it is and why.
+`skeleton` gives the text, `guessed` the manifest that it makes. Every guess says how sure it is and why.
 """
 
-import tempfile
 from pathlib import Path
 
 from agent.manifest import MANIFEST_FILE, Manifest, load_manifest
@@ -23,12 +22,11 @@ def skeleton(path: Path, *, inline: bool = False) -> str:
     return written(*guess(facts(path)), inline=inline)
 
 
-def guessed(path: Path) -> Manifest:
-    """The manifest that the guess makes, without writing beside the file; its folder is gone when this returns.
+def guessed(path: Path, folder: Path) -> Manifest:
+    """The manifest that the guess makes, its text in `folder`, so that nothing is written beside the file.
 
     Open it with `artifact_root=path.parent`. Raises ModelError when the file cannot be loaded, or the guess leaves
     something open.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, MANIFEST_FILE).write_text(skeleton(path, inline=True))
-        return load_manifest(Path(folder))
+    (folder / MANIFEST_FILE).write_text(skeleton(path, inline=True))
+    return load_manifest(folder)

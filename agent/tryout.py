@@ -1,0 +1,132 @@
+"""One model tried on a few views: what it found, what it was fed, how long each stage took.
+
+Goes the agent's own way (`agent.inference`), and keeps what people want to see besides: the map of classes laid over
+the source picture, the zones and lines of the model's steps, the tensor that the first view became.
+"""
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agent.drawing.picture import Scene, Shape, Tint
+from agent.feed import Feed
+from agent.inference import Inference, Inferred
+from agent.manifest import Manifest
+from agent.records import Array, Finding, View
+from agent.runtime import Runner, dequantise
+from pipelines import make_step
+from pipelines.boxes import picture_size
+from pipelines.segment import class_map
+
+_MOST_PX = 1600
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A view and what the model made of it."""
+
+    number: int
+    view: View
+    inferred: Inferred
+
+
+class Tryout:
+    """A stream of views through a model, remembered. `fed`: the raw tensors of the first view, by port."""
+
+    def __init__(self, manifest: Manifest, runner: Runner) -> None:
+        """Raises ModelError on a wrong step."""
+        self.manifest, self.runner = manifest, runner
+        self.seen: list[Seen] = []
+        self.fed: dict[str, Array] = {}
+        self.ended: tuple[Finding, ...] = ()
+        self._inference = Inference(manifest, runner)
+
+    def look(self, view: View) -> Seen:
+        """Run one view. Raises ModelError."""
+        if not self.fed:
+            self.fed = {port: tensor for port, (tensor, _) in self._made(view).items()}
+        one = Seen(len(self.seen), view, self._inference(view))
+        self.seen.append(one)
+        return one
+
+    def finish(self) -> tuple[Finding, ...]:
+        """What was still open at the end; `ended` keeps it."""
+        self.ended = self._inference.finish()
+        return self.ended
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what it says of a view depends on the views before."""
+        return bool(self.manifest.states or self.manifest.post)
+
+    def real_outputs(self, seen: Seen) -> dict[str, Array]:
+        """The outputs as real values, by port."""
+        return {port.name: dequantise(seen.inferred.outputs[port.name], port) for port in self.runner.outputs}
+
+    def median_ms(self) -> dict[str, float]:
+        """The median of each stage over all views but the first, which warms up."""
+        rows = [one.inferred.timings_ms for one in (self.seen[1:] or self.seen)]
+        return {stage: statistics.median(row.get(stage, 0.0) for row in rows) for stage in ("pre", "run", "post")}
+
+    def scene(self, seen: Seen, caption: str = "") -> Scene:
+        """What is drawn besides the findings of a picture."""
+        return Scene(self.manifest.labels, self._tint(seen), _shapes(self.manifest), caption)
+
+    def _tint(self, seen: Seen) -> Tint | None:
+        decoder = self.manifest.decoder or {}
+        if decoder.get("step") != "segments":
+            return None
+        outputs = self.real_outputs(seen)
+        port = outputs[decoder.get("output") or next(iter(outputs))]
+        numbers, _ = class_map(port, decoder.get("form", "numbers"), decoder.get("activation", "none"))
+        _, fed = next(iter(self._made(seen.view).values()))
+        return Tint(over_source(numbers, fed), self.manifest.labels)
+
+    def _made(self, view: View) -> dict[str, tuple[Array, View]]:
+        """Each fed port's tensor (that of the first cell), and the view as its steps left it."""
+        first = self.manifest.feeds[0].name
+        made = {}
+        for port in self.runner.inputs:
+            if port.name not in {feed.name for feed in self.manifest.feeds}:
+                continue
+            tables = [table for table in self.manifest.pre if table.get("input", first) == port.name]
+            steps = tuple(_pre(table, str(self.manifest)) for table in tables)
+            tensors, left = Feed(port, steps)(view)
+            made[port.name] = (tensors[0], left)
+        return made
+
+
+def over_source(numbers: Array, view: View) -> Array:
+    """A map of the model's picture, int [rows, columns], as a map of the source picture; -1 where it says nothing.
+
+    `view`: as the steps left it, with the way back to the source.
+    """
+    wide, high = view.size
+    factor = min(1.0, _MOST_PX / max(wide, high))
+    picture = picture_size(view)
+    places = []
+    for axis, (size, points) in enumerate(((wide, numbers.shape[1]), (high, numbers.shape[0]))):
+        source = (np.arange(max(1, round(size * factor))) + 0.5) / factor
+        at = np.floor((source - view.offset[axis]) / view.scale[axis] / picture[axis] * points).astype(np.int64)
+        places.append(np.where((at >= 0) & (at < points), at, -1))
+    columns, rows = places
+    laid: Array = numbers[np.ix_(rows, columns)].astype(np.int64)
+    laid[rows < 0] = -1
+    laid[:, columns < 0] = -1
+    return laid
+
+
+def _pre(table: Any, where: str) -> Any:
+    return make_step("pre", {key: value for key, value in table.items() if key != "input"}, where)
+
+
+def _shapes(manifest: Manifest) -> tuple[Shape, ...]:
+    made = []
+    for table in manifest.post:
+        for zone in table.get("zone", ()) if table.get("step") == "zones" else ():
+            made.append(Shape(zone["name"], tuple((x, y) for x, y in zone["polygon"]), closed=True))
+        for line in table.get("line", ()) if table.get("step") == "lines" else ():
+            made.append(Shape(line["name"], (tuple(line["start"]), tuple(line["end"])), closed=False))
+    return tuple(made)
