@@ -13,6 +13,7 @@ itself, one run at a time. It ends by SIGKILL, sent by the kernel, when the last
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -42,6 +43,8 @@ _CPU = "CPUExecutionProvider"
 _PACKAGES = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tflite_runtime.interpreter", "tflite-runtime"))
 _ORT_DTYPES = {"float": "float32", "double": "float64"}
 _F_SETSIG = 10
+WRITE, EVERYTHING = 0x7FF3, 0x7FFF
+"""Rights to files as landlock(7) counts them: to change and to run any, and to read them too."""
 
 
 class Refused(Exception):  # noqa: N818  it is an answer, not a fault of this program
@@ -317,6 +320,8 @@ class Host:
         if order["protocol"] != PROTOCOL:
             raise Refused(f"this host speaks protocol {PROTOCOL}, it was asked for {order['protocol']}")
         self._forks = order["threads"] == 1 and not order["providers"] and not order["delegates"]
+        if not order["providers"] and not order["delegates"]:  # whose drivers write to devices
+            wall_off(WRITE)
         limit_memory(order["memory_bytes"])
         engine = Lite if order["runtime"] == "litert" else Ort
         self._engine = made = engine(f"/proc/self/fd/{model}", order)
@@ -341,6 +346,7 @@ class Host:
         die_with_parent(parent)
         self._control.close()
         run = self._bound(memory)
+        wall_off(EVERYTHING)
         while answer(connection, run, self._engine.refusals):
             pass
         os._exit(0)
@@ -404,16 +410,38 @@ def die_with_parent(parent: int) -> None:
 
 
 def restrain(keep: set[int]) -> None:
-    """Give up what a model needs not: other descriptors, new rights by exec, core dumps, big files, first place."""
+    """Give up what a model has no need of: other descriptors, rights gained by exec, core dumps, big files.
+
+    When memory runs out, this process goes and not the agent. What the kernel or the service's filter refuses is left
+    out: each of these is one wall of several.
+    """
     for open_one in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
         if open_one > 2 and open_one not in keep:
             os.closerange(open_one, open_one + 1)
     os.chdir("/")
     ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (SAID_BYTES, SAID_BYTES))
-    os.nice(1)
-    Path("/proc/self/oom_score_adj").write_text("500")  # when memory runs out, this process goes and not the agent
+    for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, SAID_BYTES)):
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(kind, (most, most))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def wall_off(rights: int) -> None:
+    """No more of these `rights` to files, and no TCP, for this thread and what it forks: landlock(7).
+
+    Only what is opened from now on is meant: descriptors and mapped files stay. A kernel before 5.13 has no such wall.
+    """
+    libc = ctypes.CDLL(None)
+    version = libc.syscall(444, None, 0, 1)
+    if version < 1:
+        return
+    known = (1 << (13 if version < 2 else 14 if version < 3 else 15)) - 1  # REFER and TRUNCATE came later
+    asked = struct.pack("<QQ", rights & known, 3 if version >= 4 else 0)  # BIND_TCP, CONNECT_TCP
+    ruleset = libc.syscall(444, asked, 8 if version < 4 else 16, 0)
+    if ruleset >= 0:
+        libc.syscall(446, ruleset, 0)
+        os.close(ruleset)
 
 
 def limit_memory(size_bytes: int) -> None:

@@ -9,6 +9,7 @@ import array
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import socket
 import struct
@@ -22,6 +23,7 @@ from agent.runtime import host as program
 
 _KILL_WAIT_S = 5.0
 _ENDED_WAIT_S = 2.0
+_LAST_WORDS_S = 0.3
 _TAIL_BYTES = 2000
 _PASSED_ON = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 """What a vendor's runtime may need of the environment; everything else stays here."""
@@ -87,30 +89,28 @@ class Hosting:
         try:
             body = self._asked(program.HEAD.pack(program.ENDED, number), _ENDED_WAIT_S, ())
         except ModelError:
-            how = self.close()
-            raise LostError(f"{how}{self.complaint()}") from None
+            raise LostError(self.end()) from None
         status = struct.unpack("<i", body)[0] if len(body) == 4 else 0
-        return f"{_in_words(os.waitstatus_to_exitcode(status))}{self.complaint()}"
+        return f"{_in_words(os.waitstatus_to_exitcode(status))}{self._complaint()}"
 
-    def complaint(self) -> str:
-        """The last lines that it wrote to standard error, ready to stand behind an error message."""
-        if not self._open:
-            return self._words
-        size = os.fstat(self._said).st_size
-        said = os.pread(self._said, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode(errors="replace")
-        lines = ["".join(c for c in line if c.isprintable()) for line in said.splitlines() if line.strip()]
-        return f"; it said: {' | '.join(lines[-3:])}" if lines else ""
+    def end(self) -> str:
+        """Close it after it has hung up or made no sense: how it ended, perhaps by itself, and what it said last."""
+        if self._open:
+            pidfd = os.pidfd_open(self._process.pid)
+            select.select([pidfd], [], [], _LAST_WORDS_S)
+            os.close(pidfd)
+        self.close()
+        return f"{_in_words(self._process.returncode)}{self._words}"
 
-    def close(self) -> str:
-        """Kill the host and its workers; says how it ended. A second close does nothing."""
+    def close(self) -> None:
+        """Kill the host and its workers. A second close does nothing."""
         if self._open:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # not reaped yet, it keeps the group's number
             with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, and dies when it leaves that
                 self._process.wait(_KILL_WAIT_S)
-            self._words = self.complaint()
+            self._words = self._complaint()
             self._let_go()
-        return _in_words(self._process.returncode)
 
     def _asked(self, packet: bytes, limit_s: float, descriptors: Sequence[int]) -> bytes:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
@@ -124,6 +124,13 @@ class Hosting:
         except OSError as exc:
             raise LostError(f"cannot be reached: {exc.strerror}") from exc
         return body_of(answer, number)
+
+    def _complaint(self) -> str:
+        """The last lines that it wrote to standard error, ready to stand behind an error message."""
+        size = os.fstat(self._said).st_size
+        said = os.pread(self._said, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode(errors="replace")
+        lines = ["".join(c for c in line if c.isprintable()) for line in said.splitlines() if line.strip()]
+        return f"; it said: {' | '.join(lines[-3:])}" if lines else ""
 
     def _let_go(self) -> None:
         self._open = False

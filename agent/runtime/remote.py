@@ -18,7 +18,7 @@ from agent.errors import ModelError
 from agent.manifest import Artifact, Manifest
 from agent.records import Array, Tensors
 from agent.runtime import host as program
-from agent.runtime.answers import LaidOut, Opened, parsed, refusal
+from agent.runtime.answers import LaidOut, Opened, T, parsed, refusal
 from agent.runtime.connection import Connection, Layout
 from agent.runtime.contract import Fallback, RunnerInfo, Slots, check_inputs, match_ports, reference, turn
 from agent.runtime.hosting import Hosting, LostError, RefusedError
@@ -116,24 +116,28 @@ class RemoteRunner:
         try:
             self._opened = self._hand_over(hosting)
         except LostError as exc:
-            raise ModelError(f"{self._where}: its host {exc}, it {hosting.close()}{hosting.complaint()}") from exc
-        except RefusedError as exc:
-            hosting.close()
-            raise refusal(self._where, exc) from exc
+            raise ModelError(f"{self._where}: its host {exc}, it {hosting.end()}") from exc
         except ModelError:
             hosting.close()
             raise
         return hosting
 
     def _hand_over(self, hosting: Hosting) -> Opened:
-        limit_s = self._options.load_deadline_s
         order = json.dumps(_order(self._artifact, self._options)).encode()
-        opened = parsed(Opened, hosting.ask(program.OPEN, order, limit_s, (self._file,)))
+        opened = self._asked(Opened, hosting, program.OPEN, order, (self._file,))
         match_ports(self._where, self.inputs, (t.declared() for t in opened.inputs), all_of_them=True)
         layout = json.dumps(self._layout.fields()).encode()
-        laid = parsed(LaidOut, hosting.ask(program.LAYOUT, layout, limit_s))
+        laid = self._asked(LaidOut, hosting, program.LAYOUT, layout)
         match_ports(self._where, self.outputs, (t.declared() for t in laid.outputs), all_of_them=False)
         return opened
+
+    def _asked(
+        self, answer: type[T], hosting: Hosting, kind: int, body: bytes, descriptors: tuple[int, ...] = ()
+    ) -> T:
+        try:
+            return parsed(answer, hosting.ask(kind, body, self._options.load_deadline_s, descriptors))
+        except RefusedError as exc:
+            raise refusal(self._where, exc) from exc
 
     def _refuse_changed(self) -> None:
         state, offset = hashlib.sha256(), 0

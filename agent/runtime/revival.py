@@ -48,8 +48,7 @@ class Revival:
             try:
                 made = Connection(self._hosting, self._layout, self._deadline_s)
             except LostError as exc:
-                self._hosting.close()
-                raise self._lost(f"{exc}{self._hosting.complaint()}", all_of_it=True) from exc
+                raise self._lost(f"{exc}, it {self._hosting.end()}", all_of_it=True) from exc
             self._backoff.started(self._mono_s())
             return made
 
@@ -64,7 +63,7 @@ class Revival:
                 how = connection.hosting.ended(connection.number)
             except LostError as exc:
                 how, gone = str(exc), True
-            return self._lost(f"{why}, it {how}" if hung else how, all_of_it=gone, hung=hung)
+            return self._lost(f"was killed because {why}" if hung else how, all_of_it=gone, hung=hung)
 
     def close(self) -> None:
         """Kill the host. A second close does nothing."""
