@@ -25,19 +25,20 @@ schema = 1
 kind = "replay"
 path = "film.mp4"
 fps = {fps}
+{more}
 """
 FPS = 32
 """So that media times are exact numbers, and the gate passes exactly every n-th picture."""
 
 
-def replayed(folder, file, every, more=""):
-    """The JSON lines of every `every`-th picture; `more`: steps and rules of the pipeline."""
+def replayed(folder, file, every, more="", config=""):
+    """The JSON lines of every `every`-th picture; `more`: steps and rules of the pipeline, `config`: of limpet.toml."""
     model = folder / "models" / "fastestdet"
     (model / "models").mkdir(parents=True)
     shutil.copy(MANIFESTS / "fastestdet" / "model.toml", model)
     shutil.copy(ROOT / "models" / "FastestDet.onnx", model / "models")
     (folder / "looking.toml").write_text(PIPELINE.format(every_s=every / FPS, more=more))
-    (folder / "limpet.toml").write_text(CONFIG.format(fps=FPS))
+    (folder / "limpet.toml").write_text(CONFIG.format(fps=FPS, more=config))
     words = ["--pipeline", folder / "looking.toml", "--models", folder / "models", "--config", folder / "limpet.toml"]
     with contextlib.redirect_stdout(io.StringIO()) as out:
         code = main(["replay", *map(str, words), "--json", str(ROOT / file)])
