@@ -15,18 +15,18 @@ from numpy.random import Generator
 from agent.records import View
 from pipelines.image import Resize
 from pipelines.pixels import Contrast
+from tools.digit_camera import CANVAS_PX, photographed, scanned, tilted
 from tools.digit_fonts import Face
-from tools.digit_shapes import SEGMENTS, bent, dot_matrix, handwritten, seven_segment
+from tools.digit_pen import bent, handwritten
+from tools.digit_shapes import SEGMENTS, dot_matrix, seven_segment
 
 SIZE_PX = 28
 NONE = 10
-CANVAS_PX = 56
-"""Scenes are painted at twice the size that the model takes."""
 NO_DIGITS = "AEFHKLMNPRVWXYaefhkmntvwx%&+=-.:#"
 """Signs that nobody takes for a digit."""
 SIGNS = "0123456789" + NO_DIGITS
 PRE = (Resize(SIZE_PX, SIZE_PX, "area"), Contrast())
-SHARES = {"printed": 0.25, "segment": 0.16, "dots": 0.07, "wheel": 0.14, "hand": 0.26, "none": 0.12}
+SHARES = {"printed": 0.21, "segment": 0.15, "dots": 0.05, "wheel": 0.13, "hand": 0.36, "none": 0.1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Sources:
 
     printed: Sequence[Face] = ()
     hand: Sequence[Face] = ()
-    drawn_hand: float = 0.75
+    drawn_hand: float = 0.9
     """Share of hand scenes that our own pen writes."""
 
 
@@ -45,8 +45,8 @@ def photo(seed: int, index: int, sources: Sources, shares: dict[str, float]) -> 
     kind = str(rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
     digit = NONE if kind == "none" else int(rng.integers(10))
     ink = _KINDS[kind](rng, digit, sources)
-    scanned = kind == "hand" and rng.random() < 0.3
-    return cv2.GaussianBlur(ink, (0, 0), 1.0) if scanned else _photographed(rng, _tilted(rng, ink)), digit
+    flat = kind == "hand" and rng.random() < 0.4
+    return scanned(rng, ink) if flat else photographed(rng, tilted(rng, ink)), digit
 
 
 def prepared(image: np.ndarray) -> np.ndarray:
@@ -118,14 +118,67 @@ def _hand(rng: Generator, digit: int, sources: Sources) -> np.ndarray:
     else:
         ink = handwritten(rng, digit)
     canvas = _blank()
-    _paste(canvas, ink, *_place(rng, ink, rng.uniform(0.55, 0.9), rng.uniform(0.85, 1.2)))
+    way = rng.random()
+    if way < 0.35:  # as forms are cut up: the larger side of one length, the ink's centre of mass in the middle
+        _paste(canvas, ink, *_centred(ink, rng.normal(0.72, 0.03)))
+    elif way < 0.5:  # cut close
+        _paste(canvas, ink, *_placed(rng, ink, rng.uniform(0.88, 1.0), float(np.exp(rng.normal(0.1, 0.25)))))
+    else:
+        _paste(canvas, ink, *_placed(rng, ink, rng.uniform(0.45, 0.92), float(np.exp(rng.normal(0, 0.15)))))
+    if rng.random() < 0.12:
+        _ruled(rng, canvas)
+    if rng.random() < 0.08:
+        _beside(rng, canvas)
     return canvas
+
+
+def _centred(ink: np.ndarray, share: float) -> tuple[float, float, float, float]:
+    """Left, top, width, height."""
+    scale = share * CANVAS_PX / max(ink.shape)
+    moments = cv2.moments(ink)
+    x, y = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
+    return CANVAS_PX / 2 - x * scale, CANVAS_PX / 2 - y * scale, ink.shape[1] * scale, ink.shape[0] * scale
+
+
+def _placed(rng: Generator, ink: np.ndarray, share: float, stretch: float) -> tuple[float, float, float, float]:
+    """The same for ink anywhere in the cell, whose larger side takes `share` of it; cells are stretched to squares."""
+    high, wide = ink.shape[0] / max(ink.shape), min(ink.shape[1] / max(ink.shape) * stretch, 1.0)
+    high, wide = high * share * CANVAS_PX, wide * share * CANVAS_PX
+    x, y = (rng.uniform(-0.5, 0.5) * (0.8 * (CANVAS_PX - side) + 0.05 * CANVAS_PX) for side in (wide, high))
+    return (CANVAS_PX - wide) / 2 + x, (CANVAS_PX - high) / 2 + y, wide, high
+
+
+def _ruled(rng: Generator, canvas: np.ndarray) -> None:
+    """Lines of the paper, or the box of a form, fainter than the ink."""
+    level, thick = int(rng.uniform(25, 130)), int(rng.integers(1, 3))
+    if rng.random() < 0.4:
+        edge, far = int(rng.integers(0, 6)), CANVAS_PX - 1 - int(rng.integers(0, 6))
+        cv2.rectangle(canvas, (edge, edge), (far, far), level, thick)
+        return
+    pitch, squared = rng.uniform(0.3, 1.0) * CANVAS_PX, rng.random() < 0.5
+    lines = np.zeros_like(canvas)
+    for at in np.arange(rng.uniform(0, pitch), CANVAS_PX, pitch):
+        cv2.line(lines, _at(0, at), _at(CANVAS_PX, at), level, thick)
+        if squared:
+            cv2.line(lines, _at(at, 0), _at(at, CANVAS_PX), level, thick)
+    np.maximum(canvas, lines, out=canvas)
+
+
+def _beside(rng: Generator, canvas: np.ndarray) -> None:
+    """The edge of a neighbour's ink in a cell that was cut wide."""
+    other = handwritten(rng, int(rng.integers(10)))
+    strip, high = rng.uniform(0.02, 0.1) * CANVAS_PX, rng.uniform(0.5, 0.9) * CANVAS_PX
+    wide = high * other.shape[1] / other.shape[0]
+    top = rng.uniform(0, CANVAS_PX - high)
+    _paste(canvas, other, strip - wide if rng.random() < 0.5 else CANVAS_PX - strip, top, wide, high)
 
 
 def _none(rng: Generator, digit: int, sources: Sources) -> np.ndarray:
     del digit
     canvas, way = _blank(), rng.random()
     if way < 0.3:
+        if rng.random() < 0.3:
+            _ruled(rng, canvas)
         return canvas
     if way < 0.55 and sources.printed:
         ink = sources.printed[rng.integers(len(sources.printed))].signs[str(rng.choice(list(NO_DIGITS)))]
@@ -139,7 +192,8 @@ def _none(rng: Generator, digit: int, sources: Sources) -> np.ndarray:
         _paste(canvas, halves[1], middle + gap / 2, (CANVAS_PX - high) / 2, wide, high)
     else:
         for _ in range(rng.integers(1, 4)):  # lines that cross the cell, none of them upright: that is a 1
-            a, b = rng.uniform(-0.2, 1.2, 2) * CANVAS_PX
+            a = rng.uniform(-0.1, 1.1) * CANVAS_PX
+            b = a + rng.uniform(-0.5, 0.5) * CANVAS_PX
             cv2.line(canvas, _at(-5, a), _at(CANVAS_PX + 5, b), 255, int(rng.integers(1, 9)), cv2.LINE_AA)
     return canvas
 
@@ -183,69 +237,3 @@ def _paste(canvas: np.ndarray, ink: np.ndarray, left: float, top: float, wide: f
     if x1 < x2 and y1 < y2:
         part = canvas[y1:y2, x1:x2]
         np.maximum(part, ink[y1 - y : y2 - y, x1 - x : x2 - x], out=part)
-
-
-def _tilted(rng: Generator, ink: np.ndarray) -> np.ndarray:
-    """The plane of the display seen from the side, turned and leaning."""
-    size = float(CANVAS_PX)
-    corners = np.array([(0, 0), (size, 0), (size, size), (0, size)], np.float32)
-    turn, lean = np.deg2rad(rng.normal(0, 4)), rng.normal(0, 0.07)
-    middle = corners - size / 2
-    turned = np.stack([middle[:, 0] * np.cos(turn) - middle[:, 1] * (np.sin(turn) + lean),
-                       middle[:, 0] * np.sin(turn) + middle[:, 1] * np.cos(turn)], axis=1)  # fmt: skip
-    target = (turned + size / 2 + rng.normal(0, 0.025 * size, (4, 2))).astype(np.float32)
-    return cv2.warpPerspective(ink, cv2.getPerspectiveTransform(corners, target), (CANVAS_PX, CANVAS_PX))
-
-
-def _photographed(rng: Generator, ink: np.ndarray) -> np.ndarray:
-    """Ink under light, through a lens and a sensor: uint8 [56, 56] or smaller."""
-    step = rng.uniform(25, 225) if rng.random() < 0.6 else rng.uniform(120, 250)
-    dark = rng.uniform(0, 255 - step)
-    light = ink.astype(np.float32) / 255.0
-    image = dark + step * (light if rng.random() < 0.55 else 1.0 - light)
-    if rng.random() < 0.25:
-        _bezel(rng, image)
-    image = _lit(rng, image, step)
-    if rng.random() < 0.7:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 2.2))
-    if rng.random() < 0.15:
-        image = _shaken(rng, image)
-    if rng.random() < 0.5:
-        side = int(rng.integers(11, CANVAS_PX))
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-    noise = rng.normal(0, min(rng.exponential(4.0), 0.12 * step + 2.0), image.shape)
-    seen = (image + noise).clip(0, 255).astype(np.uint8)
-    if rng.random() < 0.35:
-        _, data = cv2.imencode(".jpg", seen, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 95))])
-        seen = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-    return seen
-
-
-def _bezel(rng: Generator, image: np.ndarray) -> None:
-    """An edge of the window that the digit lies behind, on one or more sides."""
-    level = rng.uniform(0, 255)
-    for turned in (image, image.T, image[:, ::-1], image.T[:, ::-1]):
-        if rng.random() < 0.4:
-            turned[:, : int(rng.integers(1, 7))] = level
-
-
-def _lit(rng: Generator, image: np.ndarray, step: float) -> np.ndarray:
-    """Light from one side, the shade of a round wheel, a reflection."""
-    y, x = np.indices(image.shape, np.float32) / CANVAS_PX - 0.5
-    if rng.random() < 0.6:
-        image = image * (1 + rng.normal(0, 0.25) * x + rng.normal(0, 0.25) * y)
-    if rng.random() < 0.2:
-        image = image * (1 - rng.uniform(0, 1.6) * y * y)
-    if rng.random() < 0.15:
-        cx, cy = rng.uniform(-0.6, 0.6, 2)
-        spread = rng.uniform(0.1, 0.35)
-        image = image + rng.uniform(0.2, 0.8) * step * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * spread**2))
-    return image.astype(np.float32)
-
-
-def _shaken(rng: Generator, image: np.ndarray) -> np.ndarray:
-    length = int(rng.integers(3, 8))
-    line = np.zeros((length, length), np.float32)
-    end = _at(length / 2 * (1 + np.cos(rng.uniform(0, np.pi))), length / 2 * (1 + np.sin(rng.uniform(0, np.pi))))
-    cv2.line(line, (length - 1 - end[0], length - 1 - end[1]), end, 1.0)
-    return cv2.filter2D(image, -1, line / line.sum()) if line.sum() else image
