@@ -23,9 +23,10 @@ def smells(
     outputs: Sequence[Mapping[str, Array]],
     found: Sequence[tuple[View, tuple[Finding, ...]]],
 ) -> Iterator[str]:
-    """One sentence per sign. `fed`: raw tensors of the first view; `outputs`: real values of each view by port."""
+    """One sentence per sign. `fed`: raw tensors of a view; `outputs`: real values of each view by port."""
+    picture = found[0][0] if found and manifest.modality == "image" else None
     for name, tensor in fed.items():
-        yield from _input(name, tensor)
+        yield from _input(name, tensor, picture)
     step = (manifest.decoder or {}).get("step", "")
     if not step:
         yield "the model has no [decoder]: nothing can be found; outputs are shown by limpet infer --outputs"
@@ -36,18 +37,19 @@ def smells(
     yield from _boxes(found, manifest)
 
 
-def _input(name: str, tensor: Array) -> Iterator[str]:
+def _input(name: str, tensor: Array, seen: View | None) -> Iterator[str]:
+    """`seen`: the view that became the tensor, when it is a picture: a dark picture may be dark."""
     if not tensor.size:
         return
-    if tensor.dtype.kind in "iu" and tensor.dtype.itemsize == 1:
-        info = np.iinfo(tensor.dtype)
-        low, high = (float(np.mean(tensor == limit)) for limit in (info.min, info.max))
-        if max(low, high) > _SATURATED:
-            what, share = ("largest", high) if high > low else ("smallest", low)
-            yield (f"{share:.0%} of input '{name}' is the {what} value of {tensor.dtype}: the input is dark or blank, "
-                   "or [[pre]] feeds another range than scale and zero_point say")  # fmt: skip
     if float(np.ptp(tensor.astype(np.float64))) == 0:
         yield f"every number of input '{name}' is {tensor.flat[0]:g}: the input is blank, or [[pre]] loses it"
+    elif seen is not None and tensor.dtype.kind in "iu" and tensor.dtype.itemsize == 1:
+        info = np.iinfo(tensor.dtype)
+        for what, limit, pixel in (("smallest", info.min, 0), ("largest", info.max, 255)):
+            share, own = float(np.mean(tensor == limit)), float(np.mean(seen.data == pixel))
+            if share - own > _SATURATED:
+                yield (f"{share:.0%} of input '{name}' is the {what} value of {tensor.dtype}, of the picture only "
+                       f"{own:.0%}: [[pre]] feeds another range than scale and zero_point say")  # fmt: skip
 
 
 def _rows(manifest: Manifest, outputs: Sequence[Mapping[str, Array]]) -> Iterator[str]:

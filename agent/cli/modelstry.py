@@ -10,29 +10,29 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from agent.cli.options import DEFAULT_CONFIG
-from agent.cli.terminal import shown
 from agent.cli.tryinput import input_of
 from agent.cli.trylook import MOST_FRAMES, pictures, plot
+from agent.cli.trytell import Found, tell
+from agent.config import load_pipeline
 from agent.drawing.blocks import blocks
 from agent.drawing.canvas import png
 from agent.drawing.sheet import sheet
 from agent.errors import ConfigError, ModelError
 from agent.loading import open_model
 from agent.manifest import Manifest
-from agent.records import Array, Finding
+from agent.records import Array
 from agent.registry import find, holds_model
 from agent.settings.capture import SourceConfig
 from agent.settings.runtime import RuntimeOptions
 from agent.skeleton import FORMATS, guessed
-from agent.smells import smells
-from agent.tryout import Seen, Tryout
+from agent.tryout import Tryout
 
 _ABOUT = """Run a model on a picture, video, sound, table or camera, show what it finds, and draw it. MODEL may be a
 folder with a model.toml, the name of an installed model, or a bare model file: then its manifest is guessed."""
-MOST_ROWS = 40
 
 
 def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -47,6 +47,7 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser.add_argument("--frames", type=int, default=6, help="pictures of a video or camera (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of live sound or readings (default %(default)g)")
     parser.add_argument("--threads", type=int, default=1, help="threads of one run (default %(default)s)")
+    parser.add_argument("--pipeline", type=Path, metavar="FILE", help="with [[pre]] and [[post]] of this pipeline")
     parser.add_argument("--artifacts", type=Path, metavar="DIR", help="folder of the model files, when not MODEL's")
     parser.add_argument("--folder", type=Path, action="append", help="look for MODEL here")
 
@@ -57,14 +58,15 @@ def run(args: argparse.Namespace, roots: Sequence[Path]) -> int:
     out = _target(args.out, args.input)
     source = input_of(args.input, getattr(args, "config", None) or DEFAULT_CONFIG)
     show = sys.stdout.isatty() if args.show is None else args.show
-    with _described(args.model, roots) as (manifest, artifacts):
+    with _described(args.model, roots) as (described, artifacts):
+        manifest = _in_pipeline(described, args.pipeline)
         runner = open_model(manifest, RuntimeOptions(threads=args.threads), artifact_root=args.artifacts or artifacts)
         try:
             tryout = Tryout(manifest, runner)
             picture, found = _looked(tryout, source, args, show=show)
             if not tryout.seen:
                 raise ModelError(f"{args.input}: it holds no view for this model: it is too short or empty")
-            _tell(tryout, found)
+            tell(tryout, found)
         finally:
             runner.close()
     if picture is not None:
@@ -109,72 +111,40 @@ def _described(word: str, roots: Sequence[Path]) -> Iterator[tuple[Manifest, Pat
     yield find(path.absolute() if path.exists() else path, roots), None
 
 
+def _in_pipeline(manifest: Manifest, path: Path | None) -> Manifest:
+    """The model with a pipeline's window and steps around its own."""
+    if path is None:
+        return manifest
+    config = load_pipeline(path).config
+    before = [{**step, "input": port.name} for port in manifest.feeds for step in config.pre]
+    window = config.window or manifest.window
+    return replace(manifest, window=window, pre=(*before, *manifest.pre), post=(*manifest.post, *config.post))
+
+
 def _looked(
     tryout: Tryout, source: Path | SourceConfig, args: argparse.Namespace, *, show: bool
-) -> tuple[Array | None, list[tuple[Seen | None, Finding]]]:
-    """The drawing, and what was found in which view (none: at the end)."""
+) -> tuple[Array | None, list[Found]]:
+    """The drawing, and what was found in the views that are drawn."""
     if tryout.manifest.modality != "image":
-        picture, _ = plot(tryout, source, args.seconds)
-        if show and picture is not None:
-            print(_in_terminal(picture))
-        ended = [(None, finding) for finding in tryout.ended]
-        return picture, [*((seen, f) for seen in tryout.seen for f in seen.inferred.findings), *ended]
-    made, height = [], 0
-    for picture in pictures(tryout, source, args.frames):
+        plain = plot(tryout, source, args.seconds)
+        if show and plain is not None:
+            print(_in_terminal(plain))
+        found: list[Found] = [(seen, finding) for seen in tryout.seen for finding in seen.inferred.findings]
+        return plain, [*found, *((None, finding) for finding in tryout.ended)]
+    made, told, height = list[Array](), list[Found](), 0
+    for seen, picture in pictures(tryout, source, args.frames):
         if show:
             text = _in_terminal(picture)
             print((f"\x1b[{height}A" if height else "") + text, flush=True)
             height = text.count("\n") + 1
         made.append(picture)
-    return (sheet(made) if made else None), [(seen, f) for seen in tryout.seen for f in seen.inferred.findings]
+        told += [(seen, finding) for finding in seen.inferred.findings]
+    return (sheet(made) if made else None), told
 
 
 def _in_terminal(picture: Array) -> str:
     size = shutil.get_terminal_size((80, 24))
     return blocks(picture, size.columns, max(4, size.lines - 2))
-
-
-def _tell(tryout: Tryout, found: list[tuple[Seen | None, Finding]]) -> None:
-    """The findings as a table, the times, and what looks wrong."""
-    several = len(tryout.seen) > 1
-    print(f"{tryout.manifest}: {len(tryout.seen)} view{'s' * several}, {len(found)} finding{'s' * (len(found) != 1)}")
-    rows = [_row(seen, finding) for seen, finding in found]
-    shown_rows = rows if len(rows) <= MOST_ROWS else sorted(rows, key=lambda row: -float(row[1]))[:MOST_ROWS]
-    widths = [max((len(row[i]) for row in shown_rows), default=0) for i in range(3)]
-    for row in shown_rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        print("  ".join(["", *cells, row[3] * several]).rstrip())
-    if len(rows) > MOST_ROWS:
-        print(f"  ... the {MOST_ROWS} best of {len(rows)}")
-    if not rows:
-        print("  nothing reached the threshold" + _nearly(tryout))
-    ms = tryout.median_ms()
-    print(f"median ms: pre {ms['pre']:.2f}, run {ms['run']:.2f}, post {ms['post']:.2f}"
-          f"  ({tryout.runner.info.runtime} {tryout.runner.info.version}, {', '.join(tryout.runner.info.used)})")  # fmt: skip
-    outputs = [tryout.real_outputs(seen) for seen in tryout.seen]
-    per_view = [(seen.view, seen.inferred.findings) for seen in tryout.seen]
-    for smell in smells(tryout.manifest, tryout.fed, outputs, per_view):
-        print(f"looks wrong: {smell}")
-
-
-def _nearly(tryout: Tryout) -> str:
-    """The threshold, when the decoder names one."""
-    threshold = (tryout.manifest.decoder or {}).get("threshold")
-    return f" of {threshold:g}" if isinstance(threshold, int | float) else ""
-
-
-def _row(seen: Seen | None, finding: Finding) -> tuple[str, str, str, str]:
-    where = ""
-    if finding.box:
-        where = "[" + ", ".join(f"{side:.0f}" for side in finding.box) + "]"
-    elif finding.interval:
-        where = f"{finding.interval[0]:.2f}-{finding.interval[1]:.2f} s"
-    value = finding.value
-    if value is not None and value != finding.label:
-        where += f" = {value:.4g}" if isinstance(value, float) else f" = {value}"
-        where += f" {finding.unit}" if finding.unit not in (None, "1") else ""
-    view = "" if seen is None or finding.interval else f"at {seen.view.t0_s:.2f} s"
-    return shown(finding.label), f"{finding.score:.3f}", shown(where.strip()), view
 
 
 def _write(out: Path, data: bytes) -> None:

@@ -27,18 +27,14 @@ _SETTLE_FRAMES = 5
 _APART_S = 0.5
 
 
-def pictures(tryout: Tryout, source: Path | SourceConfig, frames: int) -> Iterator[Array]:
-    """Up to `frames` pictures with what was found in them, as they are made. Raises CaptureError, ModelError."""
+def pictures(tryout: Tryout, source: Path | SourceConfig, frames: int) -> Iterator[tuple[Seen, Array]]:
+    """Up to `frames` views and their pictures with what was found, as they are made. Raises CaptureError, ModelError."""
     chosen = _of_a_file(source, tryout, frames) if isinstance(source, Path) else _live(source, tryout, frames)
     for view, wanted, caption in chosen:
         if wanted or tryout.remembers:
             seen = tryout.look(view)
             if wanted:
-                yield _drawn(tryout, seen, caption)
-
-
-def _drawn(tryout: Tryout, seen: Seen, caption: str) -> Array:
-    return drawn(seen.view.data, seen.inferred.findings, tryout.scene(seen, caption))
+                yield seen, drawn(seen.view.data, seen.inferred.findings, tryout.scene(seen, caption))
 
 
 def _of_a_file(path: Path, tryout: Tryout, frames: int) -> Iterator[tuple[View, bool, str]]:
@@ -85,24 +81,21 @@ def _read(config: SourceConfig, tryout: Tryout) -> Iterator[Sample]:
                 yield sample
 
 
-def plot(tryout: Tryout, source: Path | SourceConfig, seconds: float) -> tuple[Array | None, tuple[Finding, ...]]:
-    """A whole file, or `seconds` of a live source, as a plot with what was found; None where there is no view.
+def plot(tryout: Tryout, source: Path | SourceConfig, seconds: float) -> Array | None:
+    """A whole file, or `seconds` of a live source, as a plot with what was found; None where there is nothing to see.
 
     Raises CaptureError, ModelError.
     """
     heard: list[Sample] = []
-    live = not isinstance(source, Path)
     samples = _samples(tryout, source) if isinstance(source, Path) else _for(_read(source, tryout), seconds)
     findings = list[Finding]()
     for view in views_of(tryout.manifest, _kept(samples, heard)):
         findings += tryout.look(view).inferred.findings
     findings += tryout.finish()
-    if not tryout.seen or not heard:
-        return None, ()
-    title = f"{tryout.manifest} on {'a live source' if live else Path(str(source)).name}"
-    if tryout.manifest.modality == "tensor":
-        return None, tuple(findings)
-    return plotted(title, _curves(heard), findings, tryout.manifest.labels), tuple(findings)
+    if not tryout.seen or tryout.manifest.modality == "tensor":
+        return None
+    title = f"{tryout.manifest} on {source.name if isinstance(source, Path) else 'a live source'}"
+    return plotted(title, _curves(heard), findings, tryout.manifest.labels)
 
 
 def _for(samples: Iterable[Sample], seconds: float) -> Iterator[Sample]:

@@ -1,0 +1,55 @@
+"""What `limpet models try` says: the findings as a table, how long each stage took, what looks wrong."""
+
+from collections.abc import Sequence
+
+from agent.cli.terminal import shown
+from agent.records import Finding
+from agent.smells import smells
+from agent.tryout import Seen, Tryout
+
+MOST_ROWS = 40
+
+Found = tuple[Seen | None, Finding]
+"""A finding and the view it was found in; none: at the end."""
+
+
+def tell(tryout: Tryout, found: Sequence[Found]) -> None:
+    """Print all of it."""
+    several = len(tryout.seen) > 1
+    print(f"{tryout.manifest}: {len(tryout.seen)} view{'s' * several}, {len(found)} finding{'s' * (len(found) != 1)}")
+    for line in _table(found, several=several):
+        print(line)
+    if not found:
+        threshold = (tryout.manifest.decoder or {}).get("threshold")
+        print("  nothing reached the threshold" + (f" of {threshold:g}" if threshold else ""))
+    ms, info = tryout.median_ms(), tryout.runner.info
+    print("median ms: " + ", ".join(f"{stage} {ms[stage]:.2f}" for stage in ("pre", "run", "post"))
+          + f"  ({info.runtime} {info.version}, {', '.join(info.used)})")  # fmt: skip
+    outputs = [tryout.real_outputs(seen) for seen in tryout.seen]
+    for smell in smells(tryout.manifest, tryout.fed, outputs, [(s.view, s.inferred.findings) for s in tryout.seen]):
+        print(f"looks wrong: {smell}")
+
+
+def _table(found: Sequence[Found], *, several: bool) -> list[str]:
+    """A line per finding, the best ones when they are many."""
+    rows = [_row(*one, several=several) for one in found]
+    told = rows if len(rows) <= MOST_ROWS else sorted(rows, key=lambda row: -float(row[1]))[:MOST_ROWS]
+    widths = [max((len(row[i]) for row in told), default=0) for i in range(4)]
+    lines = ["  ".join(["", *(cell.ljust(width) for cell, width in zip(row, widths, strict=True))]).rstrip()
+             for row in told]  # fmt: skip
+    return lines if len(told) == len(rows) else [*lines, f"  ... the {MOST_ROWS} best of {len(rows)}"]
+
+
+def _row(seen: Seen | None, finding: Finding, *, several: bool) -> tuple[str, str, str, str]:
+    """Label, score, where and what, and in which view."""
+    where = ""
+    if finding.box:
+        where = "[" + ", ".join(f"{side:.0f}" for side in finding.box) + "]"
+    elif finding.interval:
+        where = f"{finding.interval[0]:.2f}-{finding.interval[1]:.2f} s"
+    value = finding.value
+    if value is not None and value != finding.label:
+        unit = f" {finding.unit}" if finding.unit not in (None, "1") else ""
+        where += f" = {value:.4g}{unit}" if isinstance(value, float) else f" = {value}{unit}"
+    view = f"at {seen.view.t0_s:.2f} s" if several and seen is not None and not finding.interval else ""
+    return shown(finding.label), f"{finding.score:.3f}", shown(where.strip()), view
