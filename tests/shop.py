@@ -10,11 +10,13 @@ from tests.tiny_models import make_model
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PLACE = f"acme/models/{COMMIT}/deep/copy.onnx"
 """Where a mirror has the file."""
+BALLAST = f"acme/models/{COMMIT}/deep/ballast.bin"
 LICENCE = 'id = "{}"\ntext = "github:acme/models@' + COMMIT + ':LICENSE"\nattribution = "Acme and others"\n'
 
 
-def make_entry(catalogue, name="tiny", *, licence="MIT", commit=COMMIT, wrong_answer=False):
-    """Write an entry; returns the bytes that are to be fetched. `wrong_answer`: its golden output is another one."""
+def make_entry(catalogue, name="tiny", *, licence="MIT", commit=COMMIT, wrong_answer=False, ballast=b""):
+    """Write an entry; returns the bytes that are to be fetched. `wrong_answer`: its golden output is another one.
+    `ballast`: a second file to be fetched, deep/ballast.bin."""
     folder = catalogue / name
     make_model(folder / "model", "copy", "onnx", name=name, extra=f'licence = "{licence}"')
     data = (folder / "model" / "copy.onnx").read_bytes()
@@ -30,6 +32,12 @@ def make_entry(catalogue, name="tiny", *, licence="MIT", commit=COMMIT, wrong_an
         f'[[file]]\npath = "copy.onnx"\norigin = "github:acme/models@{commit}:deep/copy.onnx"\n'
         f'sha256 = "{hashlib.sha256(data).hexdigest()}"\nsize_bytes = {len(data)}\n'
     )
+    if ballast:
+        with (folder / "entry.toml").open("a") as file:
+            file.write(
+                f'[[file]]\npath = "ballast.bin"\norigin = "github:acme/models@{commit}:deep/ballast.bin"\n'
+                f'sha256 = "{hashlib.sha256(ballast).hexdigest()}"\nsize_bytes = {len(ballast)}\n'
+            )
     (folder / "pipeline.toml").write_text(
         f'schema = 1\nname = "{name}"\nsource = "SOURCE"\n[model]\nname = "MODEL"\n'
         '[[rule]]\nkind = "every"\nperiod_s = 5\n'

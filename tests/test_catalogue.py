@@ -132,7 +132,7 @@ def test_the_pipeline_it_writes_is_accepted_by_check(capsys, tmp_path, shop, mir
     """One command, and the agent's next start uses the model by its name."""
     words = ("add", "tiny", "--config", config, "--catalogue", shop[0], "--mirror", mirror.url)
     assert limpet(capsys, *words, "--pipeline", "machine")[0] == 0
-    assert 'name = "tiny"' in (tmp_path / "pipelines" / "tiny.toml").read_text()
+    assert '[model]\nname = "tiny"\n' in (tmp_path / "pipelines" / "tiny.toml").read_text()
     main(["check", "--config", str(config)])
     assert "ok      pipeline tiny with tiny 1.0.0" in capsys.readouterr().out
     asked = len(mirror.requests)

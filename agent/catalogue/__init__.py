@@ -6,7 +6,7 @@ docs/catalogue.md shows how to write an entry. `carrier` is imported by whoever 
 the network's packages along.
 """
 
-from agent.catalogue.adding import Added, Carrier, Progress, State, add, state_of
+from agent.catalogue.adding import Added, Carrier, Progress, State, add, state_of, sweep
 from agent.catalogue.entry import ENTRY_FILE, PIPELINE_FILE, Entry, Wanted, entries, load_entry, names
 from agent.catalogue.origin import PinnedFile
 from agent.catalogue.proof import proved
@@ -14,4 +14,5 @@ from agent.catalogue.proof import proved
 __all__ = [
     "ENTRY_FILE", "PIPELINE_FILE", "Added", "Carrier", "Entry", "PinnedFile", "Progress", "State", "Wanted", "add",
     "entries", "load_entry", "names", "proved", "state_of",
+    "sweep",
 ]  # fmt: skip

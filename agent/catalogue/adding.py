@@ -71,6 +71,8 @@ def add(
     if not replace and os.path.lexists(target):
         raise ConfigError(f"{target}: something else lies there: look at it, then move it away or say --replace")
     with _workplace(root, entry.name) as parts:
+        for left in (parts / "made", parts / "before"):  # by somebody who was killed
+            _away(left)
         _refuse_no_room(entry, parts)
         for wanted in entry.table.file:
             carrier.bring(wanted, parts / wanted.sha256, progress)
@@ -79,6 +81,13 @@ def add(
         _give_name(made, target, parts)
         shutil.rmtree(parts)
     return Added(target, proof)
+
+
+def sweep(entry: Entry, root: Path) -> None:
+    """Take away what an add that was killed after its model had a name left beside it. Raises as `add`."""
+    if os.path.lexists(root / PARTS / entry.name):
+        with _workplace(root, entry.name) as parts:
+            shutil.rmtree(parts)
 
 
 @contextmanager
@@ -133,8 +142,6 @@ def _refuse_no_room(entry: Entry, parts: Path) -> None:
 def _put_together(entry: Entry, parts: Path) -> Path:
     """The model's folder, whole and on the disk, but without its name."""
     made = parts / "made"
-    for left in (made, parts / "before"):  # by somebody who was killed
-        _away(left)
     made.mkdir()
     shutil.copyfile(entry.folder / ENTRY_FILE, made / ENTRY_FILE)
     for name in entry.own:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from agent.app.shelf import ADDED_HERE, FACTORY_MODELS, searched
-from agent.catalogue import Entry, Progress, Wanted, add, entries, load_entry, names, proved, state_of
+from agent.catalogue import Entry, Progress, Wanted, add, entries, load_entry, names, proved, state_of, sweep
 from agent.catalogue.recipe import pipeline_text, write_pipeline
 from agent.cli.options import DEFAULT_CONFIG
 from agent.cli.terminal import shown
 from agent.config import Config, load_config
-from agent.errors import ConfigError, UpdateError
+from agent.errors import ConfigError, LimpetError, UpdateError
+from agent.loading import place_of
+from agent.manifest import load_manifest
+from agent.registry import candidates
 from agent.settings.runtime import ModelsConfig
 
 CATALOGUES = (FACTORY_MODELS / "catalogue", Path(sys.prefix) / "share" / "limpet" / "models" / "catalogue")
@@ -58,10 +61,12 @@ def run_add(args: argparse.Namespace) -> int:
     path = _pipeline_path(config, entry, args.pipeline)
     print("\n".join(_about(entry, root)))
     if state_of(entry, root) == "whole":
+        sweep(entry, root)
         print(f"{entry.name} {entry.model.version} is there already, as the catalogue has it: {root / entry.name}")
     else:
         _accept(entry, args.accept_licence)
         _bring(entry, root, args)
+        print(_prepared(root / entry.name, models), end="")
     if path is None:
         print(f"\nUse it by a pipeline such as this ({entry.name}.toml in your folder of pipelines):\n\n{text}", end="")
     else:
@@ -146,6 +151,20 @@ def _bring(entry: Entry, root: Path, args: argparse.Namespace) -> None:
     print(f"added {added.folder}")
 
 
+def _prepared(folder: Path, models: ModelsConfig) -> str:
+    """Have a large model's weights packed once and for all; a line about it. What fails here costs memory, no more."""
+    from agent.prepared import prepare
+
+    try:
+        manifest = load_manifest(folder)
+        done = prepare(manifest, candidates(manifest)[0], place_of(models))
+    except LimpetError as exc:
+        return f"not prepared, so it is loaded plainly: {exc}\n  try again: limpet models prepare {folder}\n"
+    words = {"made": f"prepared: {_megabytes(done.size_bytes)} are mapped instead of copied", "small": ""}
+    said = words.get(done.state, f"not prepared, it would not help here: {done.reason}")
+    return f"{said}\n" if said else ""
+
+
 def _without_network(entry: Entry) -> str:
     """What to carry to a device that cannot fetch."""
     urls = "\n".join(f"  {file.pinned.url()}" for file in entry.table.file)
@@ -169,7 +188,8 @@ def _progress() -> Progress:
 
 def _pipeline(entry: Entry, root: Path, models: ModelsConfig, source: str) -> str:
     """The model is called by its name where the agent looks for it, else by its path."""
-    known = any(os.path.realpath(root) == os.path.realpath(folder) for folder in searched(models))
+    looked_in = {os.path.realpath(folder) for folder in (models.added, ADDED_HERE, *searched(models))}
+    known = os.path.realpath(root) in looked_in
     return pipeline_text(entry, entry.name if known else str((root / entry.name).absolute()), source)
 
 
