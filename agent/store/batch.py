@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from agent.store.tickets import Pending
 
@@ -16,6 +17,18 @@ class Span:
     first: int
     last: int
     count: int
+
+
+class EventRow(NamedTuple):
+    """A sealed event as it lies in the file; a tuple, because a backlog is read by the hundred thousand."""
+
+    n: int
+    id: bytes
+    stream: int
+    seq: int
+    gap: int
+    t_mono_s: float
+    body: bytes
 
 
 class Gaps:

@@ -13,12 +13,12 @@ from agent.clock import Clock
 from agent.errors import EnvelopeError, StoreError
 from agent.records import Draft, Event
 from agent.settings.store import StoreSettings
-from agent.store.batch import Batch, GapKey, Gaps, Outcome
+from agent.store.batch import Batch, EventRow, GapKey, Gaps, Outcome
 from agent.store.ids import EventIds
 from agent.store.pendings import OVERHEAD, Pendings
 from agent.store.register import Register
 from agent.store.streams import Stream, checked_name
-from agent.store.tickets import Entry, Pending, Ticket
+from agent.store.tickets import Entry, Pending, Ticket, raw_id
 
 BATCH_EVENTS = 1024
 DELETES = 500
@@ -190,14 +190,15 @@ class Book:
         """The broker has these: those never written need not be, the others are deleted with the next commit."""
         now_s = self._clock.mono_s()
         with self.lock:
-            for n in ns:
-                self.counters["acknowledged"] += 1
-                self._gap_events.discard(n)
-                if n in self._pending and n not in self._pending.writing:
-                    self._pending.pop(n).ticket.state = "published"
-                    self.counters["published"] += 1
-                else:
-                    self._acked[n] = now_s
+            taken = tuple(ns)
+            self.counters["acknowledged"] += len(taken)
+            self._gap_events.difference_update(taken)
+            unwritten = [n for n in taken if n in self._pending and n not in self._pending.writing]
+            for n in unwritten:
+                self._pending.pop(n).ticket.state = "published"
+            self.counters["published"] += len(unwritten)
+            written = set(taken).difference(unwritten) if unwritten else taken
+            self._acked.update(dict.fromkeys(written, now_s))
             self.changed.notify_all()
             if len(self._acked) >= DELETES:
                 self._urge()
@@ -205,6 +206,11 @@ class Book:
     def is_acknowledged(self, n: int) -> bool:
         """True when `n` only waits to be deleted. One look-up, so it needs no lock."""
         return n in self._acked
+
+    def unacknowledged(self, rows: Iterable[EventRow]) -> list[EventRow]:
+        """Those rows that do not only wait to be deleted; needs no lock either."""
+        acked = self._acked
+        return [row for row in rows if row.n not in acked]
 
     def park(self, n: int, reason: str) -> None:
         """Set an event aside with its reason; it stays in the outbox."""
@@ -394,4 +400,4 @@ class Book:
 
 
 def _entry(p: Pending) -> Entry:
-    return Entry(p.n, p.ticket.id, p.ticket.stream, p.ticket.seq, p.gap, p.body, p.t_mono_s)
+    return Entry(p.n, raw_id(p.ticket.id), p.ticket.stream, p.ticket.seq, p.gap, p.body, p.t_mono_s)

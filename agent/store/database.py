@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.settings.store import StoreSettings
-from agent.store.batch import Batch, Gaps, Outcome
+from agent.store.batch import Batch, EventRow, Gaps, Outcome
 from agent.store.faults import DamagedError, translated
 from agent.store.schema import PAGE, connect
 from agent.store.tickets import Pending, raw_id
@@ -39,17 +39,6 @@ class StreamRow:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class EventRow:
-    """A sealed event as it lies in the file."""
-
-    n: int
-    id: bytes
-    stream: int
-    seq: int
-    gap: bool
-    t_mono_s: float
-    body: bytes
 
 
 class Database:
@@ -108,7 +97,7 @@ class Database:
             " and n not in (select n from parked) order by n limit ?",
             (after, upto if upto is not None else 1 << 62, limit),
         )
-        return [EventRow(n, i, stream, seq, bool(gap), t, body) for n, i, stream, seq, gap, t, body in rows]
+        return list(map(EventRow._make, rows))
 
     def rows(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Events with every clear column, for people; parked ones included."""
@@ -176,12 +165,13 @@ class Database:
             outcome.parked = self.parked()
 
     def _delete(self, ns: list[int], outcome: Outcome) -> None:
-        for start in range(0, len(ns), 100):
-            part = ns[start : start + 100]
-            marks = ",".join("?" * len(part))
-            gone = self._all(f"delete from event where n in ({marks}) returning stream", part)  # noqa: S608
-            self._db.execute(f"delete from parked where n in ({marks})", part)  # noqa: S608
-            outcome.count((key for (key,) in gone), -1)
+        """Delete events by their places: a drained backlog is a few long runs of neighbours."""
+        for run in runs(ns):
+            counted = self._all("select stream, count(*) from event where n between ? and ? group by stream", run)
+            self._db.execute("delete from event where n between ? and ?", run)
+            self._db.execute("delete from parked where n between ? and ?", run)
+            for key, count in counted:
+                outcome.rows[key] = outcome.rows.get(key, 0) - count
 
     def _insert(self, pendings: list[Pending], keys: dict[str, int], seal: Seal, outcome: Outcome) -> None:
         rows = [
@@ -339,6 +329,15 @@ class Database:
 
     def _one(self, sql: str) -> int:
         return int(self._all(sql)[0][0])
+
+
+def runs(ns: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The first and last of each run of neighbours in `ns`, ascending."""
+    ordered = sorted(ns)
+    starts = [0, *(i for i in range(1, len(ordered)) if ordered[i] != ordered[i - 1] + 1)]
+    for start, end in zip(starts, [*starts[1:], len(ordered)], strict=True):
+        if start < end:
+            yield ordered[start], ordered[end - 1]
 
 
 def _budget(path: Path, settings: StoreSettings) -> int:

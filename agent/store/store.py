@@ -10,7 +10,7 @@ record tells it.
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,8 +18,9 @@ from agent.clock import Clock, SystemClock
 from agent.errors import EnvelopeError, StoreError
 from agent.records import Draft, Event
 from agent.settings.store import StoreSettings
+from agent.store.batch import EventRow
 from agent.store.book import Book
-from agent.store.database import Database, EventRow
+from agent.store.database import Database
 from agent.store.faults import DamagedError
 from agent.store.keeper import Alarm, Keeper
 from agent.store.tickets import Entry, StoreKey, Ticket, aad_of, text_id
@@ -102,22 +103,19 @@ class Store:
         names = {s.key: s.name for s in self._book.streams()}
         while len(found) < limit and (rows := db.read(after, upto, limit - len(found))):
             after = rows[-1].n
-            for row in rows:
-                if not self._book.is_acknowledged(row.n):
-                    found.extend(self._opened(row, names[row.stream]))
+            opened = (self._opened(row, names[row.stream]) for row in self._book.unacknowledged(rows))
+            found += [entry for entry in opened if entry]
         return found
 
-    def _opened(self, row: EventRow, stream: str) -> Iterator[Entry]:
+    def _opened(self, row: EventRow, stream: str) -> Entry | None:
         try:
             body = self._key.open(row.body, aad_of(stream, row.id))
         except EnvelopeError:
             log.error("store=damaged-row stream=%s seq=%d action=removed-and-told", stream, row.seq)
             self._book.discard(row.n, stream, row.seq)
-            return
-        taken_here = row.n >= self._book.first_n
-        yield Entry(
-            row.n, text_id(row.id), stream, row.seq, row.gap, body, row.t_mono_s if taken_here else None
-        )
+            return None
+        t_mono_s = row.t_mono_s if row.n >= self._book.first_n else None
+        return Entry(row.n, row.id, stream, row.seq, bool(row.gap), body, t_mono_s)
 
     def acknowledge(self, ns: Iterable[int]) -> None:
         """The broker has the events at these places. Touches memory only; the rows go with the next commit."""

@@ -45,7 +45,7 @@ class Entry:
     """One accepted event on its way out. `n` is its place in the order of acceptance on this device."""
 
     n: int
-    id: str
+    raw_id: bytes
     stream: str
     seq: int
     gap: bool
@@ -54,6 +54,11 @@ class Entry:
     """The event as CBOR."""
     t_mono_s: float | None = None
     """When the sample was taken, monotonic; None when that was before this start of the agent."""
+
+    @property
+    def id(self) -> str:
+        """Its UUIDv7 as text."""
+        return text_id(self.raw_id)
 
 
 @dataclass(slots=True)

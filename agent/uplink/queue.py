@@ -7,7 +7,7 @@ their time has come.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,8 @@ from agent.settings.uplink import UplinkConfig
 from agent.uplink.refusals import Refusals
 
 FOREVER_S = float("inf")
+AHEAD = 4
+"""Batches read at a time: each reading may have to wait until the store has committed something."""
 
 
 class Entry(Protocol):
@@ -47,6 +49,14 @@ class Group:
     """Entries of one stream that travel in one message, in order."""
 
     entries: tuple[Entry, ...]
+    ns: tuple[int, ...]
+    """Their places in the order of acceptance."""
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> "Group":
+        """A group of these."""
+        held = tuple(entries)
+        return cls(held, tuple(entry.n for entry in held))
 
     @property
     def stream(self) -> str:
@@ -58,11 +68,6 @@ class Group:
         """True for a gap record, which travels alone."""
         return self.entries[0].gap
 
-    @property
-    def ns(self) -> tuple[int, ...]:
-        """Their places in the order of acceptance."""
-        return tuple(e.n for e in self.entries)
-
 
 class Queue:
     """The two sequences of one connection."""
@@ -73,6 +78,7 @@ class Queue:
         self._config = config
         self._refusals = refusals
         self._most = most
+        self._ahead = max(AHEAD * most, config.window)
         self._group_bytes = group_bytes
         self._under_way: set[int] = set()
         self._streams_under_way: dict[str, int] = {}
@@ -139,17 +145,17 @@ class Queue:
                 self._mark = self._live
                 return None
             self._live = entries[-1].n
-            self._live_ready.extend(Group((e,)) for e in entries if self._may_go(e, now_s))
+            self._live_ready.extend(Group.of([e]) for e in self._going(entries, now_s))
         return self._still_good(self._live_ready, now_s)
 
     def _next_backlog(self, now_s: float) -> Group | None:
         while self._backlog_waits():
             if not self._ready:
-                entries = self._take(self._backlog, self._config.batch_events, self._mark)
+                entries = self._take(self._backlog, self._ahead, self._mark)
                 if entries is None:
                     return None
                 self._backlog = entries[-1].n if entries else self._mark
-                self._ready.extend(self._grouped([e for e in entries if self._may_go(e, now_s)]))
+                self._ready.extend(self._grouped(self._going(entries, now_s)))
             group = self._still_good(self._ready, now_s)
             if group is not None:
                 return group
@@ -160,7 +166,7 @@ class Queue:
         while ready:
             group = ready.popleft()
             alone = self._refusals.probing(group.stream) and self._streams_under_way.get(group.stream, 0) > 0
-            if not alone and all(self._may_go(e, now_s) for e in group.entries):
+            if not alone and len(self._going(group.entries, now_s)) == len(group.entries):
                 return group
             if alone:
                 self.again(now_s + self._config.refusal_wait_s)
@@ -170,6 +176,13 @@ class Queue:
         entries = self._source.take(after, limit, upto)
         self.busy = entries is None
         return entries
+
+    def _going(self, entries: Sequence[Entry], now_s: float) -> Sequence[Entry]:
+        """Those that may go now."""
+        if self._refusals.none:
+            under_way = self._under_way
+            return [entry for entry in entries if entry.n not in under_way]
+        return [entry for entry in entries if self._may_go(entry, now_s)]
 
     def _may_go(self, entry: Entry, now_s: float) -> bool:
         if entry.n in self._under_way:
@@ -184,20 +197,18 @@ class Queue:
         """Group by stream, keeping each stream's order; gap records travel alone and keep their place."""
         made: list[Group] = []
         open_: dict[str, list[Entry]] = {}
-        sizes: dict[str, int] = {}
+        room: dict[str, int] = {}
+        most = {stream: min(self._most, self._refusals.most(stream)) for stream in {e.stream for e in entries}}
         for entry in entries:
-            held = open_.get(entry.stream)
-            most = 1 if entry.gap else min(self._most, self._refusals.most(entry.stream))
-            full = held is not None and (
-                len(held) >= most or held[0].gap or sizes[entry.stream] + len(entry.body) > self._group_bytes
-            )
-            if held is not None and full:
-                made.append(Group(tuple(held)))
+            stream, size = entry.stream, len(entry.body)
+            held = open_.get(stream)
+            if held and (entry.gap or held[0].gap or size > room[stream] or len(held) >= most[stream]):
+                made.append(Group.of(held))
                 held = None
             if held is None:
-                open_[entry.stream], sizes[entry.stream] = [entry], len(entry.body)
-            else:
-                held.append(entry)
-                sizes[entry.stream] += len(entry.body)
-        made.extend(Group(tuple(held)) for held in open_.values())
+                held, room[stream] = [], self._group_bytes
+                open_[stream] = held
+            held.append(entry)
+            room[stream] -= size
+        made.extend(map(Group.of, open_.values()))
         return made

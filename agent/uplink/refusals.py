@@ -30,6 +30,11 @@ class Refusals:
         self._due_s: dict[int, float] = {}
         self._streams: dict[str, _Stream] = {}
 
+    @property
+    def none(self) -> bool:
+        """True when nothing has to wait, and nothing travels alone."""
+        return not self._due_s and not self._streams
+
     def wait_until_s(self, stream: str, n: int) -> float:
         """When (monotonic) the event may be sent; 0 when at once."""
         held = self._streams.get(stream)
