@@ -1,6 +1,7 @@
 """What this process costs: CPU, memory and bytes written to disk, from /proc/self (proc(5))."""
 
 import os
+import resource
 from pathlib import Path
 
 _PROC = Path("/proc/self")
@@ -8,13 +9,26 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def costs() -> dict[str, float]:
-    """cpu_seconds, resident_bytes and written_bytes (what reached the disk's queue) since the start; 0 where hidden."""
+    """cpu_seconds, written_bytes (what reached the disk's queue) and major_faults (pages that had to be read from the
+    disk, such as those of a mapped model that memory pressure took away) since the start; resident_bytes, and of them
+    private_bytes (nobody else's and no file's) now. 0 where hidden."""
     times = os.times()
     return {
         "cpu_seconds": times.user + times.system,
         "resident_bytes": _resident_pages() * _PAGE,
+        "private_bytes": private_bytes(),
+        "major_faults": float(resource.getrusage(resource.RUSAGE_SELF).ru_majflt),
         "written_bytes": _written_bytes(),
     }
+
+
+def private_bytes() -> int:
+    """Memory of this process that is nobody else's and no file's; 0 where hidden."""
+    try:
+        lines = (_PROC / "status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
 def _resident_pages() -> float:

@@ -99,7 +99,7 @@ class App:
         with self._open_store() as store:
             report = Report(
                 self.config, self._meters, made, store, self._broken, self._alarms, self._up_s,
-                self.reconfiguration.status,
+                self.reconfiguration.status, self._upkeep.shelf.residency.numbers,
             )  # fmt: skip
             uplink = self._uplink = self._make_uplink(store, report)
             for name, text in self._started.alarms.items():

@@ -10,6 +10,7 @@ from agent.config import Config
 from agent.health import LaneState, judge
 from agent.meters import Meters
 from agent.pipeline import Pipeline, config_digest
+from agent.process import costs
 from agent.store import Store
 from agent.trial.seat import Seat
 
@@ -30,6 +31,8 @@ class Report:
     """Seconds since the start."""
     settings: Callable[[], Mapping[str, Any]] = dict
     """Which layers of configuration are in force, and whether they are on trial."""
+    models: Callable[[], Mapping[str, float]] = dict
+    """What loaded models take of their budget."""
 
     def facets(self) -> dict[str, dict[str, Any]]:
         """Slowly changing facts, published when they change."""
@@ -59,6 +62,7 @@ class Report:
             "configuration": dict(self.settings()),
             "lanes": [asdict(lane) for lane in states],
             "pipelines": {p.config.name: self._pipeline(p) for p in self.made.pipelines},
+            "memory": {**costs(), **{f"models_{key}": value for key, value in self.models().items()}},
             "outbox": self.store.stats(),
             "uplink": dict(uplink),
             "identity": dict(identity),
@@ -71,6 +75,7 @@ class Report:
                 "model": asdict(pipeline.runner.model),
                 "runtime": pipeline.runner.runtime,
                 "used": pipeline.runner.used,
+                "prepared": pipeline.runner.prepared,
                 "fallbacks": [f"{f.asked}: {f.reason}" for f in pipeline.runner.fallbacks],
             }
         if pipeline.demonstration:

@@ -2,24 +2,26 @@
 
 A name is looked for beside the pipeline file, then in the depot (what its record says is active, then the ways back),
 then in the configured folders. A version of the depot that cannot be used is noted in `troubles` and the next one runs.
-A runner is closed when nobody uses it any more, by `sweep`, so that no lane waits for memory to be given back.
+A runner is closed when nobody uses it any more, by `sweep`, so that no lane waits for memory to be given back; and
+when [models] resident_mb is needed for another one (`agent.app.residency`).
 """
 
 import os
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from agent.app.residency import Residency, Resident
 from agent.cache import ResultCache
 from agent.clock import Clock
 from agent.depot import Pick
 from agent.errors import ModelError
 from agent.inference import Inference
-from agent.loading import open_model
+from agent.loading import open_model, place_of
 from agent.manifest import Manifest
 from agent.pipeline import config_digest
-from agent.registry import OPERATOR, Origin, find, holds_model
-from agent.runtime import Runner
+from agent.registry import OPERATOR, Origin, candidates, find, holds_model
 from agent.settings.core import ModelUse
 from agent.settings.runtime import CacheConfig, ModelsConfig, RuntimeOptions
 from agent.stock import Stock
@@ -41,7 +43,7 @@ class Trouble:
 
 @dataclass(slots=True)
 class _Shared:
-    runner: Runner
+    runner: Resident
     users: int = 0
 
 
@@ -59,6 +61,9 @@ class Shelf:
         self._folders = searched(models)
         self._limit_bytes = int(models.artifact_limit_mb * 1e6)
         self._slots = threading.BoundedSemaphore(models.slots)
+        self._place = place_of(models)
+        self.residency = Residency(int(models.resident_mb * 1e6))
+        self._loading: dict[tuple[Path, str], threading.Lock] = {}
         self._stock = stock
         self._lock = threading.Lock()
         self._runners: dict[tuple[Path, str], _Shared] = {}
@@ -107,10 +112,14 @@ class Shelf:
         """
         key = (_real(manifest.folder), config_digest(options))
         with self._lock:
-            shared, origin = self._runners.get(key), self._origins.get(key[0], OPERATOR)
-        if shared is None:
-            runner = open_model(manifest, options, limit_bytes=self._limit_bytes, slots=self._slots, origin=origin)
-            shared = self._share(key, runner)
+            loading = self._loading.setdefault(key, threading.Lock())
+        with loading:  # two copies of a model would be one too many
+            with self._lock:
+                shared, origin = self._runners.get(key), self._origins.get(key[0], OPERATOR)
+            if shared is None:
+                shared = _Shared(self._load(manifest, options, origin))
+                with self._lock:
+                    self._runners[key] = shared
         near = self.cache.config.similar
         near = near if similar is None else replace(near, enabled=similar)
         inference = Inference(manifest, shared.runner, self.cache, similar=near)
@@ -141,13 +150,22 @@ class Shelf:
         for shared in gone:
             shared.runner.close()
 
-    def _share(self, key: tuple[Path, str], runner: Runner) -> _Shared:
-        """The entry for `key`; another thread may have loaded it meanwhile, and two copies are one too many."""
-        with self._lock:
-            shared = self._runners.setdefault(key, _Shared(runner))
-        if shared.runner is not runner:
-            runner.close()
-        return shared
+    def _load(self, manifest: Manifest, options: RuntimeOptions, origin: Origin) -> Resident:
+        load = partial(
+            open_model, manifest, options, limit_bytes=self._limit_bytes, slots=self._slots, origin=origin,
+            prepared=self._place,
+        )  # fmt: skip
+        return self.residency.lend(str(manifest), _size_bytes(manifest, options), load)
+
+
+def _size_bytes(manifest: Manifest, options: RuntimeOptions) -> int:
+    """Of the model file that is taken first; 0 where there is none, which loading tells. Raises ModelError."""
+    present = [*options.providers, *(str(delegate.path) for delegate in options.delegates)]
+    artifact = candidates(manifest, options.prefer, present)[0]
+    try:
+        return (manifest.folder / artifact.file).stat().st_size
+    except OSError:
+        return 0
 
 
 def _real(folder: Path) -> Path:

@@ -62,6 +62,8 @@ class Upkeep:
             self._introduce(seat)
             if similar_numbers(seat):
                 self._meters.watch_similar(seat.config.name, partial(similar_numbers, seat))
+        text = "Models in memory, as [models] resident_mb counts them: by the size of their files."
+        self._meters.watch_numbers("models", text, self.shelf.residency.numbers)
         self._meters.watch_numbers("cache", "Result cache, since the start.", lambda: asdict(self.shelf.cache.counts))
         return replace(made, pipelines=seats)
 

@@ -36,6 +36,7 @@ def _lines(status: dict[str, Any]) -> list[str]:
     lines += _configuration(status["configuration"])
     lines += ["lanes", *(line for lane in status["lanes"] for line in _lane(lane))]
     lines += ["pipelines", *(line for item in status["pipelines"].items() for line in _pipeline(*item))]
+    lines += ["memory", *_memory(status["memory"])] if "memory" in status else []
     lines += ["outbox", *(f"  {line}" for line in stats_words(status["outbox"]))]
     lines += ["uplink", *_uplink(status["uplink"])]
     return [*lines, *(f"  {name} certificate {ages(told)}" for name, told in status["identity"].items())]
@@ -76,6 +77,14 @@ def _similar(told: dict[str, float]) -> str:
         state = f"reused up to {told['threshold']:.1f} grey levels, error at most {told['error_bound']:.1%}"
     checked = f"{told['disagreements']:.0f} of {told['rechecks']:.0f} rechecks differed"
     return f"{told['hits']:.0f} reused, {told['saved_ms'] / 1e3:.1f} s saved, {checked}; {state}"
+
+
+def _memory(told: dict[str, float]) -> Iterator[str]:
+    private_mb, resident_mb = told["private_bytes"] / 1e6, told["resident_bytes"] / 1e6
+    yield f"  {private_mb:.1f} MB private, {resident_mb:.1f} MB with files, {told['major_faults']:.0f} major faults"
+    models, budget = told.get("models_loaded", 0), told.get("models_budget_bytes", 0) / 1e6
+    there_mb, again = told.get("models_loaded_bytes", 0) / 1e6, told.get("models_evictions", 0)
+    yield f"  {models:.0f} models loaded, {there_mb:.1f} of {budget:g} MB; made room {again:.0f} times"
 
 
 def _uplink(uplink: dict[str, Any]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from agent.errors import LimpetError, ModelError
 from agent.golden import read_npz, selftest
 from agent.loading import in_memory
 from agent.manifest import Artifact, Input, Manifest, load_manifest
+from agent.process import private_bytes
 from agent.records import Array
 from agent.registry import verified
 from agent.runtime import Prepared, Runner, open_runner
@@ -205,14 +206,6 @@ def peak() -> Iterator[list[int]]:
         stop.set()
         looking.join()
         seen.append(private_bytes())
-
-
-def private_bytes() -> int:
-    """Memory of this process that is nobody else's and no file's."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 if __name__ == "__main__":

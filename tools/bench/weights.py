@@ -23,8 +23,10 @@ WIDTH: Final = 4096
 CHANNELS: Final = 512
 SIDE: Final = 7
 """Height and width of what the 3x3 convolutions see, pixels."""
-SPREAD: Final = 30.0
-"""Standard deviation of the weights, steps."""
+MOST: Final = 52
+"""Largest weight, steps; they are evenly spread from -MOST to MOST."""
+SPREAD: Final = float(np.sqrt(MOST * (MOST + 1) / 3))
+"""Their standard deviation."""
 
 
 def write_heavy(
@@ -54,7 +56,7 @@ def _layers(kind: Kind, form: Format, size_mb: float, seed: int) -> Iterator[np.
     shape = dense if kind == "dense" else conv
     rng = np.random.default_rng(seed)
     for _ in range(max(1, round(size_mb * 1e6 / np.prod(shape)))):
-        yield np.clip(np.rint(rng.normal(0.0, SPREAD, shape)), -127, 127).astype(np.int8)
+        yield rng.integers(-MOST, MOST, shape, np.int8, endpoint=True)
 
 
 def _weight_scale(kind: Kind, weights: np.ndarray) -> float:

@@ -1,0 +1,285 @@
+"""The budget of loaded models: who gives way, who comes back, and what is refused."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.app.residency import Residency
+from agent.app.shelf import Shelf
+from agent.clock import SystemClock
+from agent.errors import ModelError
+from agent.loading import open_model
+from agent.manifest import load_manifest
+from agent.prepared import making, prepare
+from agent.process import costs
+from agent.runtime.prepared import Place
+from agent.settings.core import ModelUse
+from agent.settings.runtime import CacheConfig, ModelsConfig, RuntimeOptions
+from tests.tiny_models import make_model
+from tools.bench.weights import write_heavy
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Counted:
+    """A real runner that says when it is opened, closed and running."""
+
+    def __init__(self, runner, log, name, busy=None):
+        self._runner, self._log, self._name, self._busy = runner, log, name, busy
+        self.info, self.inputs, self.outputs = runner.info, runner.inputs, runner.outputs
+        log.append(f"open {name}")
+
+    def run(self, inputs):
+        if self._busy is not None:
+            self._busy[0].set()
+            assert self._busy[1].wait(20)
+        return self._runner.run(inputs)
+
+    def close(self):
+        self._log.append(f"close {self._name}")
+        self._runner.close()
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_model(tmp_path / "m", "copy", "tflite")
+
+
+def lent(residency, model, log, name, size_bytes=100, busy=None):
+    return residency.lend(name, size_bytes, lambda: Counted(open_model(model), log, name, busy))
+
+
+X = {"x": np.ones((1, 4), np.float32)}
+
+
+def test_who_ran_longest_ago_gives_way_and_comes_back(model):
+    """Least recently used, by runs and not by loads."""
+    log, residency = [], Residency(250)
+    a, b = lent(residency, model, log, "a"), lent(residency, model, log, "b")
+    a.run(X)
+    c = lent(residency, model, log, "c")
+    assert log == ["open a", "open b", "close b", "open c"]
+    assert b.run(X)["y"].tolist() == [[1.0] * 4]
+    assert log[-2:] == ["close a", "open b"]
+    assert residency.numbers() == {
+        "loaded": 2, "loaded_bytes": 200, "budget_bytes": 250, "loads": 4, "evictions": 2,
+    }  # fmt: skip
+    assert c.info.model == a.info.model, "what a model is can be asked while it is closed"
+
+
+def test_room_is_made_before_a_model_is_opened(model):
+    """There is never more in memory than the budget, not even for a moment."""
+    log, residency = [], Residency(100)
+    one, other = lent(residency, model, log, "a"), lent(residency, model, log, "b")
+    one.run(X)
+    other.run(X)
+    there = 0
+    for line in log:
+        there += 1 if line.startswith("open") else -1
+        assert there <= 1, log
+
+
+def test_a_model_that_is_running_is_not_closed(model):
+    """Who needs its room waits for the end of the run."""
+    log, residency = [], Residency(150)
+    busy = (threading.Event(), threading.Event())
+    a = lent(residency, model, log, "a", busy=busy)
+    running = threading.Thread(target=a.run, args=(X,))
+    running.start()
+    assert busy[0].wait(20)
+    made = []
+    opening = threading.Thread(target=lambda: made.append(lent(residency, model, log, "b")))
+    opening.start()
+    time.sleep(0.2)
+    assert log == ["open a"] and not made
+    busy[1].set()
+    running.join(20)
+    opening.join(20)
+    assert log == ["open a", "close a", "open b"] and made
+
+
+def test_many_threads_over_a_small_budget_all_get_their_answers(model):
+    """Eight streams, four models, room for two: nobody waits for ever, and nobody gets another one's answer."""
+    log, residency = [], Residency(250)
+    models = [lent(residency, model, log, str(n)) for n in range(4)]
+    wrong = []
+
+    def stream(number):
+        for turn in range(50):
+            value = float(number * 100 + turn)
+            answer = models[(number + turn) % 4].run({"x": np.full((1, 4), value, np.float32)})["y"]
+            wrong.extend([value] if answer.tolist() != [[value] * 4] else [])
+
+    streams = [threading.Thread(target=stream, args=(n,)) for n in range(8)]
+    for one in streams:
+        one.start()
+    for one in streams:
+        one.join(60)
+    assert not any(one.is_alive() for one in streams)
+    assert wrong == []
+    assert residency.numbers()["loaded_bytes"] <= 250
+
+
+def test_a_model_beyond_the_whole_budget_is_refused_in_words(model):
+    """It would push everything else out and still not fit."""
+    with pytest.raises(ModelError, match=r"more than all models together.*\[models\] resident_mb"):
+        lent(Residency(99), model, [], "a")
+
+
+def test_a_closed_model_is_not_opened_again(model):
+    """Neither by a late run nor twice."""
+    log, residency = [], Residency(100)
+    a = lent(residency, model, log, "a")
+    a.close()
+    a.close()
+    with pytest.raises(ModelError, match="closed"):
+        a.run(X)
+    assert log == ["open a", "close a"]
+
+
+def test_a_model_that_cannot_be_opened_again_is_an_error_of_that_run_only(model):
+    """Its file rotted while it was closed: the run says so, and the others go on."""
+    log, residency = [], Residency(100)
+    a, b = lent(residency, model, log, "a"), lent(residency, model, log, "b")
+    path = model.folder / model.artifacts[0].file
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + b"\0\0")
+    with pytest.raises(ModelError, match="sha256"):
+        a.run(X)
+    path.write_bytes(good)
+    assert a.run(X) and b.run(X)
+
+
+def test_the_shelf_keeps_its_budget_and_counts_it(tmp_path):
+    """[models] resident_mb, as the running agent applies it to its pipelines."""
+    size = (make_model(tmp_path / "a", "copy", "tflite", name="a").folder / "copy.tflite").stat().st_size
+    make_model(tmp_path / "b", "copy", "tflite", name="b")
+    config = ModelsConfig(folders=(tmp_path,), resident_mb=1.5 * size / 1e6)
+    shelf = Shelf(config, CacheConfig(enabled=False), SystemClock())
+    uses = [shelf.inference(shelf.manifest(ModelUse(name), tmp_path), RuntimeOptions()) for name in ("a", "b")]
+    for _ in range(3):
+        assert all(use.run_raw(X).outputs["y"].tolist() == [[1.0] * 4] for use in uses)
+    assert shelf.residency.numbers()["loaded"] == 1
+    assert shelf.residency.numbers()["evictions"] == 7
+    shelf.close()
+    assert shelf.residency.numbers()["loaded"] == 0
+
+
+def test_major_faults_and_private_memory_are_told():
+    """What memory pressure costs shows in the metrics of the process."""
+    told = costs()
+    assert told["major_faults"] >= 0
+    assert 1e6 < told["private_bytes"] <= told["resident_bytes"]
+
+
+# --- in a group with a limit ----------------------------------------------------------------------------------------
+
+_PEAK = """
+import sys, threading
+from pathlib import Path
+import numpy as np
+from agent.app.shelf import Shelf
+from agent.clock import SystemClock
+from agent.prepared.child import peak
+from agent.process import private_bytes
+from agent.settings.core import ModelUse
+from agent.settings.runtime import CacheConfig, ModelsConfig, RuntimeOptions
+folder, prepared, runs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+shelf = Shelf(ModelsConfig(folders=(folder,), prepared=prepared), CacheConfig(enabled=False), SystemClock())
+def load(name):
+    use = shelf.inference(shelf.manifest(ModelUse(name), folder), RuntimeOptions())
+    port = use.runner.inputs[0]
+    given = {port.name: np.full(port.shape, 3, port.dtype)}
+    for _ in range(runs):
+        use.run_raw(given)
+    return use
+__import__("agent.runtime.ort" if list(folder.glob("*/*.onnx")) else "agent.runtime.litecompiled")
+base = private_bytes()
+now = load("one")
+alone = private_bytes() - base
+top = alone
+if (folder / "two").is_dir():
+    with peak() as seen:
+        then = load("two")
+        shelf.give_back(now)
+        shelf.sweep()
+    top = max(seen) - base
+print(alone, top, private_bytes() - base, now.runner.info.prepared or "plain")
+"""
+
+
+def measured(folder, prepared, enter="", runs=3):
+    """Bytes of private memory: with one model, at the peak of a swap to the other, after it; and how it was loaded."""
+    done = subprocess.run(
+        ["sh", "-c", f'{enter} exec "$0" "$@"', sys.executable, "-c", _PEAK, folder, prepared, str(runs)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    alone, top, after, recipe = done.stdout.split()
+    return int(alone), int(top), int(after), recipe
+
+
+@pytest.fixture
+def limited():
+    """A line of shell that puts a process under 512 MB, page cache included, as MemoryMax=512M does."""
+    own = next((line.split(":")[2].strip() for line in Path("/proc/self/cgroup").read_text().splitlines()
+                if ":memory:" in line or line.startswith("0::")), "")  # fmt: skip
+    version1 = Path("/sys/fs/cgroup/memory" + own)
+    group = (version1 if version1.is_dir() else Path("/sys/fs/cgroup" + own)) / f"limpet-test-{os.getpid()}"
+    limit = "memory.limit_in_bytes" if version1.is_dir() else "memory.max"
+    try:
+        group.mkdir()
+    except OSError as exc:
+        pytest.skip(f"no group with a memory limit can be made here: {exc.strerror}")
+    try:
+        try:
+            (group / limit).write_text(str(512 << 20))
+        except OSError as exc:
+            pytest.skip(f"the memory of a group cannot be limited here: {exc.strerror}")
+        yield group, f"echo $$ > {group}/cgroup.procs;"
+    finally:
+        group.rmdir()
+
+
+@pytest.fixture(scope="module", params=["tflite", "onnx"])
+def large(request, tmp_path_factory):
+    """A 200 MB model with its prepared files."""
+    folder = tmp_path_factory.mktemp(f"large-{request.param}")
+    manifest = load_manifest(write_heavy(folder / "models" / "one", "dense", request.param, 200))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(making, "SLOWER", 1000.0)
+        patch.setattr(making, "RUN_S", 0.05)
+        outcome = prepare(manifest, manifest.artifacts[0], Place(folder / "prepared"))
+    assert outcome.state == "made", outcome
+    return folder
+
+
+def test_a_200_mb_model_works_under_a_limit_of_512_mb(large, limited):
+    """Nearly nothing of it is private; under pressure the kernel takes mapped pages back and reads them again."""
+    group, enter = limited
+    alone, _, _, recipe = measured(large / "models", large / "prepared", enter)
+    assert recipe != "plain"
+    assert alone < 40e6
+    oom = group / ("memory.oom_control" if (group / "memory.oom_control").exists() else "memory.events")
+    assert "oom_kill 0" in oom.read_text()
+
+
+@pytest.mark.parametrize(("kind", "form"), [("dense", "tflite"), ("dense", "onnx"), ("conv", "onnx")])
+def test_a_swap_never_holds_both_copies_in_private_memory(tmp_path, monkeypatch, kind, form):
+    """At its peak: the current model and at most 1.1 times the file of the next, and with prepared files far less."""
+    monkeypatch.setattr(making, "SLOWER", 1000.0)
+    monkeypatch.setattr(making, "RUN_S", 0.05)
+    for seed, name in enumerate(("one", "two")):
+        manifest = load_manifest(write_heavy(tmp_path / "models" / name, kind, form, 40, seed=seed))
+        assert prepare(manifest, manifest.artifacts[0], Place(tmp_path / "prepared")).state == "made"
+    file_bytes = max(path.stat().st_size for path in manifest.folder.iterdir())
+    alone, top, after, recipe = measured(tmp_path / "models", tmp_path / "prepared")
+    assert recipe != "plain"
+    assert top <= alone + 1.1 * file_bytes
+    assert after < alone + 0.2 * file_bytes
