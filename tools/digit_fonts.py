@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 HEIGHT_PX = 72
 """Height of the em square that glyphs are rendered at."""
@@ -78,6 +77,8 @@ def _files(package: str, pattern: str) -> list[Path]:
 
 
 def _render(path: Path, sign: str) -> np.ndarray:
+    from PIL import Image, ImageDraw, ImageFont  # of the training environment alone
+
     font = ImageFont.truetype(str(path), HEIGHT_PX)
     canvas = Image.new("L", (3 * HEIGHT_PX, 3 * HEIGHT_PX))
     ImageDraw.Draw(canvas).text((HEIGHT_PX, HEIGHT_PX // 2), sign, fill=255, font=font)
