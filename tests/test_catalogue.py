@@ -66,7 +66,7 @@ def test_files_are_readable_by_the_agent_whatever_the_umask(capsys, tmp_path, sh
         status = path.lstat()
         assert stat.S_IMODE(status.st_mode) == (0o755 if path.is_dir() else 0o644), path
         assert status.st_uid == os.geteuid()
-    assert stat.S_IMODE((root / "tiny").stat().st_mode) == 0o755
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (root, root / "tiny")] == [0o755, 0o755]
 
 
 def test_a_second_add_fetches_nothing_and_says_so(capsys, tmp_path, shop, mirror):
@@ -139,6 +139,14 @@ def test_the_pipeline_it_writes_is_accepted_by_check(capsys, tmp_path, shop, mir
     status, _, err = limpet(capsys, *words, "--pipeline", "machine")
     assert (status, len(mirror.requests)) == (2, asked)
     assert "is there already" in err
+
+
+def test_a_file_that_the_agent_would_not_load_is_not_fetched(capsys, tmp_path, shop, mirror, config):
+    """The limit is the agent's own."""
+    edit(shop[0] / "tiny" / "entry.toml", "size_bytes = ", "size_bytes = 600_000_000  # ")
+    status, _, err = limpet(capsys, "add", "tiny", "--config", config, "--catalogue", shop[0], "--mirror", mirror.url)
+    assert (status, mirror.requests) == (2, [])
+    assert "raise [models] artifact_limit_mb" in err
 
 
 @pytest.mark.parametrize("source", ['x"\n[model]', "../x", ""])

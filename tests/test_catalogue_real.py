@@ -3,8 +3,11 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from agent.catalogue import PinnedFile, entries, load_entry, names
@@ -17,7 +20,7 @@ from agent.views import views
 from tests.fault_server import FaultServer
 from tests.realdata import ROOT, case, needed
 from tests.test_fetch import certificate
-from tools import truth, truth_others, truth_rows, truth_vision
+from tools import catalogue_inputs, check_catalogue, truth, truth_others, truth_rows, truth_vision
 from tools.check_catalogue import CATALOGUE
 
 CASES = {
@@ -178,6 +181,35 @@ def test_every_pipeline_of_the_catalogue_is_accepted_by_check(capsys, tmp_path, 
     assert [line for line in out.splitlines() if line.startswith("WRONG   pipeline")] == []
     for name in names(CATALOGUE):
         assert f"ok      pipeline {name} with {name} 1.0.0" in out
+
+
+@needed
+def test_the_tool_draws_and_answers_the_same_again(capsys, monkeypatch, tmp_path):
+    """Goldens are made by a script from nothing, and it makes the same once more; then they prove the model."""
+    copied, stick = tmp_path / "catalogue", ROOT / "models"
+    shutil.copytree(CATALOGUE / "mnist-lstm", copied / "mnist-lstm")
+    shutil.rmtree(copied / "mnist-lstm" / "model" / "golden")
+    for more, said in ((["--goldens"], "golden/seven.png: 7 "), ([], "1 of 1 golden inputs as expected")):
+        words = ["check_catalogue", *more, "--catalogue", str(copied), "--mirror", str(stick)]
+        monkeypatch.setattr(sys, "argv", words)
+        assert check_catalogue.main() == 0
+        assert said in capsys.readouterr().out
+    made, kept = (folder / "mnist-lstm" / "model" / "golden" for folder in (copied, CATALOGUE))
+    assert (made / "seven.npz").read_bytes() == (kept / "seven.npz").read_bytes()
+
+
+def test_golden_inputs_are_what_the_script_draws():
+    """No foreign picture or sound is among them."""
+    inputs = [path for path in CATALOGUE.glob("*/model/golden/*") if path.suffix != ".npz"]
+    assert len(inputs) >= len(names(CATALOGUE))
+    for path in inputs:
+        drawn, kept = catalogue_inputs.make(path.name), path.read_bytes()
+        if path.suffix == ".png":
+            one, other = (cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in (drawn, kept))
+            assert np.abs(one.astype(int) - other).mean() < 0.5, path
+        else:
+            one, other = (np.frombuffer(data[44:], "<i2").astype(int) for data in (drawn, kept))
+            assert np.abs(one - other).max() <= 1, path
 
 
 def test_the_catalogue_holds_no_weights_and_every_licence_is_known():

@@ -66,6 +66,7 @@ def test_everything_lies_where_it_belongs(image, checkout):
     assert mode(image / "etc/limpet/limpet.toml") == (0o640, 0, limpet)
     assert mode(image / "etc/credstore") == (0o700, 0, 0)
     assert mode(image / "var/lib/limpet-models") == (0o750, updater, limpet)
+    assert mode(image / "var/lib/limpet-added") == (0o755, 0, 0)
     for unit in UNITS:
         assert mode(image / "etc/systemd/system" / unit) == (0o644, 0, 0)
     release = image / "opt/limpet" / (image / "opt/limpet/current").readlink()
@@ -75,6 +76,7 @@ def test_everything_lies_where_it_belongs(image, checkout):
     site = next(release.glob("lib/python3.*/site-packages"))
     assert (site / "agent/__main__.py").read_bytes() == (checkout / "agent/__main__.py").read_bytes()
     assert (image / "opt/limpet/share/limpet/models").resolve() == release / "share/limpet/models"
+    assert (release / "share/limpet/models/catalogue/person-detector/entry.toml").exists()
     for path in (release / "share").rglob("*"):
         assert mode(path) in {(0o644, 0, 0), (0o755, 0, 0)}, path
 

@@ -95,11 +95,15 @@ def _workplace(root: Path, name: str) -> Iterator[Path]:
     """The folder for what is under way, for one process at a time; an empty one goes again."""
     parts = root / PARTS / name
     try:
-        for folder in (root, root / PARTS, parts):
-            folder.mkdir(mode=0o755, parents=folder == root, exist_ok=True)
-            if folder.is_symlink() and folder != root:
+        if not root.exists():
+            root.mkdir(parents=True)
+            root.chmod(0o755)  # whatever the umask: the agent must get in
+        refuse_foreign(Path(os.path.realpath(root)))
+        for folder in (parts.parent, parts):
+            folder.mkdir(mode=0o755, exist_ok=True)
+            if folder.is_symlink():
                 raise ConfigError(f"{folder}: this is a link: take it away, files under way must lie beside the model")
-            refuse_foreign(Path(os.path.realpath(folder)))
+            refuse_foreign(folder)
         handle = os.open(root / PARTS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except ModelError as exc:
         raise ConfigError(str(exc)) from exc

@@ -10,15 +10,17 @@ from agent.registry import candidates
 from agent.views import views
 
 
-def proved(folder: Path) -> str:
-    """Run the self-test of the model in `folder`; says what was run. Raises ModelError."""
+def proved(folder: Path, limit_bytes: int = 512_000_000) -> str:
+    """Run the self-test of the model in `folder`; says what was run. Raises ModelError.
+
+    `limit_bytes`: the agent takes no larger file.
+    """
     manifest = load_manifest(folder)
-    told = [_one(manifest, artifact) for artifact in candidates(manifest)]
-    return "; ".join(told)
+    return "; ".join(_one(manifest, artifact, limit_bytes) for artifact in candidates(manifest))
 
 
-def _one(manifest: Manifest, artifact: Artifact) -> str:
-    runner = open_model(manifest, only=artifact)
+def _one(manifest: Manifest, artifact: Artifact, limit_bytes: int) -> str:
+    runner = open_model(manifest, only=artifact, limit_bytes=limit_bytes)
     try:
         checks = selftest(manifest, runner, views)
     finally:

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def run_add(args: argparse.Namespace) -> int:
         print(f"{entry.name} {entry.model.version} is there already, as the catalogue has it: {root / entry.name}")
     else:
         _accept(entry, args.accept_licence)
-        _bring(entry, root, args)
+        _refuse_too_large(entry, models)
+        _bring(entry, root, models, args)
         print(_prepared(root / entry.name, models), end="")
     if path is None:
         print(f"\nUse it by a pipeline such as this ({entry.name}.toml in your folder of pipelines):\n\n{text}", end="")
@@ -134,12 +136,21 @@ def _accept(entry: Entry, accepted: str) -> None:
         raise ConfigError(f"{entry.name}: its licence {wanted} is not accepted: {remedy}")
 
 
-def _bring(entry: Entry, root: Path, args: argparse.Namespace) -> None:
+def _refuse_too_large(entry: Entry, models: ModelsConfig) -> None:
+    """Before a byte is fetched that the agent would not load."""
+    largest_mb = max(file.size_bytes for file in entry.table.file) / 1e6
+    if largest_mb > models.artifact_limit_mb:
+        words = f"{entry.name} has a file of {largest_mb:.1f} MB, at most {models.artifact_limit_mb:g} are allowed"
+        raise ConfigError(f"{words}: raise [models] artifact_limit_mb if this machine can run it")
+
+
+def _bring(entry: Entry, root: Path, models: ModelsConfig, args: argparse.Namespace) -> None:
     from agent.catalogue.carrier import opened  # the network's packages, for this alone
 
+    prove = partial(proved, limit_bytes=int(models.artifact_limit_mb * 1e6))
     with opened(args.mirror, args.ca) as carrier:
         try:
-            added = add(entry, root, carrier, proved, _progress(), replace=args.replace)
+            added = add(entry, root, carrier, prove, _progress(), replace=args.replace)
         except UpdateError as exc:
             if exc.reason in ("DOWNLOAD_FAILED", "TIMED_OUT"):
                 raise UpdateError(f"{exc}\n{_without_network(entry)}", exc.reason) from exc
