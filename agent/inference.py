@@ -20,6 +20,7 @@ from agent.feed import Feed
 from agent.manifest import Input, Manifest
 from agent.records import Array, CacheUse, Finding, Tensors, View
 from agent.runtime import Runner, dequantise
+from agent.runtime.contract import has_nan
 from agent.runtime.quant import zeros
 from agent.settings.runtime import SimilarConfig
 from agent.similar import Answer, Similar
@@ -82,18 +83,16 @@ class Inference:
         keeps = cache is not None and cache.config.enabled and (cache.config.stateful or not manifest.states)
         self._cache = cache if keeps else None
         self.similar = self._made_similar(similar) if similar is not None and similar.enabled else None
-        """Answers near-duplicate pictures; None for what is no picture, has state (a state that missed pictures is
-        another state), or is not decoded."""
+        """Answers near-duplicate pictures; None when nobody asked for it, or the model is not fit for it."""
         self.computes_all = False
         """True: no cache is asked, as on trial, where only what is computed says something about the model."""
         self._state: dict[str, Array] = {}
         self.reset()
 
     def _made_similar(self, config: SimilarConfig) -> Similar | None:
-        manifest = self.manifest
-        if manifest.modality != "image" or manifest.states or self._decoder is None:
+        if why_not_similar(self.manifest) or self._decoder is None:
             return None
-        return Similar(config, float(getattr(self._decoder, "threshold", 0.0)), manifest.digest)
+        return Similar(config, float(getattr(self._decoder, "threshold", 0.0)), self.manifest.digest)
 
     def reset(self) -> None:
         """Forget the stream: its state tensors stand for real zeros again, and its [[post]] steps know nothing."""
@@ -219,6 +218,15 @@ def _answer(inferred: Inferred, seen: View) -> Answer:
     return Answer(inferred.findings, inferred.outputs, bare, inferred.input_digest, cost_ms)
 
 
+def why_not_similar(manifest: Manifest) -> str:
+    """Why near-duplicate pictures cannot be answered alike; empty when they can. Findings are needed to judge it."""
+    if manifest.modality != "image":
+        return f"looks at {manifest.modality} and not at pictures"
+    if manifest.states:
+        return "has state, and a state that missed pictures is another one"
+    return "" if manifest.decoder else "has no decoder, so that answers could not be compared"
+
+
 def _chains(manifest: Manifest) -> list[tuple[Input, tuple[Pre, ...]]]:
     """Each fed port with its steps. Raises ModelError when a step is wrong."""
     first = manifest.feeds[0].name
@@ -249,7 +257,7 @@ def _step(manifest: Manifest, kind: str, table: Mapping[str, Any]) -> Any:
 
 def _refuse_nan(runner: Runner, raw: Tensors) -> None:
     for name, array in raw.items():
-        if array.dtype.kind == "f" and np.isnan(array).any():
+        if has_nan(array):
             model = runner.info.model
             words = f"{model.name} {model.version}: output '{name}' contains NaN"
             raise ModelError(f"{words}: the input is beyond what the model was made for, or the model is damaged")

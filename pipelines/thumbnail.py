@@ -7,7 +7,6 @@ its own; to average all pixels would tell more, at forty times the price. The di
 anywhere, not the mean: a small thing moves few numbers far.
 """
 
-import cv2
 import numpy as np
 
 from agent.records import Array
@@ -23,6 +22,8 @@ def thumbnail(pixels: Array) -> Array | None:
     channels] as if they stood below each other. None for anything else, and for what is too small."""
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3, 4):
         return None
+    import cv2  # not above: who hears or feels imports this module, too, and OpenCV takes 20 MiB
+
     if pixels.ndim == 4:
         pixels = pixels.reshape(-1, *pixels.shape[2:])
     height, width = pixels.shape[:2]
@@ -39,4 +40,6 @@ def thumbnail(pixels: Array) -> Array | None:
 
 def distance(one: Array, other: Array) -> float:
     """The largest difference of two thumbnails of one shape, grey levels of 255."""
+    import cv2
+
     return cv2.norm(one, other, cv2.NORM_INF)

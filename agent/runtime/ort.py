@@ -4,19 +4,16 @@ The file is given by path (creating a session from bytes holds the GIL and one c
 its weights are read where they lie; an .onnx file cannot be, ONNX Runtime parses it into private memory. Either way the
 kernels keep a packed copy of the weights that they multiply with: without it they share everything and take 1.5 to 8
 times as long. Prepared files hold the packed weights of dense layers, which are mapped then; those of convolutions are
-not saved by ONNX Runtime and stay private. `malloc_trim` gives back what loading left over. Inputs
-and outputs are bound once to arrays that stay, which halves the 4 microseconds that a call costs; they serve one
-caller at a time, a second one at the same moment goes through `Session.run`, which is thread-safe and allocates.
+not saved by ONNX Runtime and stay private. `malloc_trim` gives back what loading left over. A run
+reads its inputs where they lie and gives arrays of its own, from as many threads as want to.
 """
 
 import contextlib
 import ctypes
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as foreign
 
@@ -67,7 +64,6 @@ class OrtRunner:
         notes: tuple[Fallback, ...] = (), prepared: Prepared | None = None,
     ) -> None:  # fmt: skip
         self._where = f"{manifest} ({artifact.file})"
-        self._lock = threading.Lock()
         self._slots = slots
         self.inputs, self.outputs = manifest.inputs_of(artifact), manifest.outputs_of(artifact)
         providers, missing = _choose(options, self._where)
@@ -80,9 +76,6 @@ class OrtRunner:
         self._by_name = {port.name: port for port in self.inputs}
         self._output_names = [port.graph_name for port in self.outputs]
         self._session: Any = session
-        self._held_in: dict[str, Array] = {p.name: np.zeros(p.shape, p.dtype) for p in self.inputs}
-        self._held_out: dict[str, Array] = {p.name: np.zeros(p.shape, p.dtype) for p in self.outputs}
-        self._binding: Any = self._bound()
         _give_back_freed_memory()
         self.info = RunnerInfo(
             reference(manifest, artifact), "onnxruntime", ort.__version__, tuple(session.get_providers()),
@@ -91,45 +84,22 @@ class OrtRunner:
 
     def run(self, inputs: Tensors) -> dict[str, Array]:
         check_inputs(self._where, self._by_name, inputs)
-        with turn(self._slots):
-            alone = self._lock.acquire(blocking=False)
-            try:
-                session = self._session
-                if session is None:
-                    raise ModelError(f"{self._where}: it is closed: open it again")
-                raw = self._run_bound(session, inputs) if alone else self._run_free(session, inputs)
-            except _REFUSALS as exc:
-                raise ModelError(f"{self._where}: ONNX Runtime failed while running it: {exc}") from exc
-            finally:
-                if alone:
-                    self._lock.release()
-        for port in self.outputs:
-            check_output(self._where, port, raw[port.name])
-        return raw
+        session = self._session
+        if session is None:
+            raise ModelError(f"{self._where}: it is closed: open it again")
+        feeds = {port.graph_name: inputs[port.name] for port in self.inputs}
+        try:
+            with turn(self._slots):
+                # bound arrays would spare 2 microseconds of binding and cost a copy of every input
+                made = session.run(self._output_names, feeds)
+        except _REFUSALS as exc:
+            raise ModelError(f"{self._where}: ONNX Runtime failed while running it: {exc}") from exc
+        for port, array in zip(self.outputs, made, strict=True):
+            check_output(self._where, port, array)
+        return {port.name: array for port, array in zip(self.outputs, made, strict=True)}
 
     def close(self) -> None:
-        with self._lock:
-            self._session = self._binding = None
-            self._held_in, self._held_out = {}, {}
-
-    def _bound(self) -> Any:
-        binding = self._session.io_binding()
-        for port in self.inputs:
-            binding.bind_ortvalue_input(port.graph_name, _alias(self._held_in[port.name]))
-        for out in self.outputs:
-            binding.bind_ortvalue_output(out.graph_name, _alias(self._held_out[out.name]))
-        return binding
-
-    def _run_bound(self, session: Any, inputs: Tensors) -> dict[str, Array]:
-        for name, array in inputs.items():
-            np.copyto(self._held_in[name], array)
-        session.run_with_iobinding(self._binding)
-        return {port.name: self._held_out[port.name].copy() for port in self.outputs}
-
-    def _run_free(self, session: Any, inputs: Tensors) -> dict[str, Array]:
-        feeds = {port.graph_name: inputs[port.name] for port in self.inputs}
-        made = session.run(self._output_names, feeds)
-        return {port.name: array for port, array in zip(self.outputs, made, strict=True)}
+        self._session = None
 
 
 def declared_ports(path: Path) -> tuple[tuple[Declared, ...], tuple[Declared, ...]]:
@@ -213,11 +183,6 @@ def _options(options: RuntimeOptions, load: Load) -> Any:
         made.add_session_config_entry("session.use_memory_mapped_ort_model", "1")
         made.add_session_config_entry("session.use_ort_model_bytes_for_initializers", "1")
     return made
-
-
-def _alias(array: Array) -> Any:
-    """An OrtValue over the array's own memory: what is written into the array is what the next run reads."""
-    return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 def _declared(node: Any) -> Declared:
