@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, roots: Sequence[Path]) -> int:
     source = input_of(args.input, getattr(args, "config", None) or DEFAULT_CONFIG)
     show = sys.stdout.isatty() if args.show is None else args.show
     with _described(args.model, roots) as (described, artifacts):
-        manifest = _in_pipeline(described, args.pipeline)
+        manifest = _as_array(_in_pipeline(described, args.pipeline), source)
         runner = open_model(manifest, RuntimeOptions(threads=args.threads), artifact_root=args.artifacts or artifacts)
         try:
             tryout = Tryout(manifest, runner)
@@ -119,6 +119,13 @@ def _in_pipeline(manifest: Manifest, path: Path | None) -> Manifest:
     before = [{**step, "input": port.name} for port in manifest.feeds for step in config.pre]
     window = config.window or manifest.window
     return replace(manifest, window=window, pre=(*before, *manifest.pre), post=(*manifest.post, *config.post))
+
+
+def _as_array(manifest: Manifest, source: Path | SourceConfig) -> Manifest:
+    """A model of sound is given an array of features as it is, behind its front end."""
+    if manifest.modality == "audio" and isinstance(source, Path) and source.suffix == ".npy":
+        return replace(manifest, modality="tensor", window=None, pre=())
+    return manifest
 
 
 def _looked(

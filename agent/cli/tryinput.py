@@ -26,6 +26,9 @@ def input_of(word: str, config: Path) -> Path | SourceConfig:
     if camera := _CAMERA.fullmatch(word):
         return V4l2Config(device=Path(f"/dev/video{camera[1] or 0}"))
     if _STREAM.match(word):
+        if "@" in word.split("/", 3)[2]:
+            advice = "make it a source of the configuration, with credentials_file (docs/capture.md)"
+            raise ConfigError(f"INPUT: a URL with a password would be seen by every user of this machine: {advice}")
         made: UrlConfig = build(UrlConfig, {"url": word}, "INPUT")
         return made
     if "/" in word or path.suffix:

@@ -28,7 +28,7 @@ _APART_S = 0.5
 
 
 def pictures(tryout: Tryout, source: Path | SourceConfig, frames: int) -> Iterator[tuple[Seen, Array]]:
-    """Up to `frames` views and their pictures with what was found, as they are made. Raises CaptureError, ModelError."""
+    """Up to `frames` views and their pictures with what was found, one by one. Raises CaptureError, ModelError."""
     chosen = _of_a_file(source, tryout, frames) if isinstance(source, Path) else _live(source, tryout, frames)
     for view, wanted, caption in chosen:
         if wanted or tryout.remembers:

@@ -96,7 +96,10 @@ def declared_ports(path: Path) -> tuple[tuple[Declared, ...], tuple[Declared, ..
     module, _, _ = _library()
     interpreter, _, _ = _build(module, path, RuntimeOptions(xnnpack=False), [], str(path))
     _allocate(interpreter, {}, str(path))
-    ins, outs = interpreter.get_input_details(), interpreter.get_output_details()
+    try:
+        ins, outs = interpreter.get_input_details(), interpreter.get_output_details()
+    except _REFUSALS as exc:  # a damaged name is no UTF-8
+        raise ModelError(f"{path}: its ports cannot be read: {exc}: the file is damaged, copy it again") from exc
     return tuple(_declared(d, str(path)) for d in ins), tuple(_declared(d, str(path)) for d in outs)
 
 

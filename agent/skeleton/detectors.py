@@ -308,17 +308,16 @@ def _raw_grids(facts: Facts, size: Size) -> Reading | None:
 
 def _grid(port: Shaped, size: Size) -> tuple[int, int, bool] | None:
     """Stride, numbers per cell, and whether anchors have an axis of their own."""
-    shape = port.shape
+    shape, ways = port.shape, list[tuple[int, int, int]]()
     if len(shape) == 5 and shape[1] in (2, 3):
-        high, wide, each = shape[2], shape[3], shape[1] * shape[4]
+        ways = [(shape[2], shape[3], shape[1] * shape[4])]
     elif len(shape) == 4:
-        high, wide, each = (shape[2], shape[3], shape[1]) if shape[1] > shape[3] else (shape[1], shape[2], shape[3])
-    else:
-        return None
-    stride = round(size[1] / wide) if wide > 0 else 0
-    if stride not in (8, 16, 32, 64) or math.ceil(size[0] / stride) != high or each < 15:
-        return None
-    return stride, each, len(shape) == 5
+        ways = [(shape[2], shape[3], shape[1]), (shape[1], shape[2], shape[3])]
+    for high, wide, each in ways:
+        for stride in (8, 16, 32, 64):
+            if (math.ceil(size[0] / stride), math.ceil(size[1] / stride)) == (high, wide) and each >= 15:
+                return stride, each, len(shape) == 5
+    return None
 
 
 # ---- faces with heads per stride

@@ -101,7 +101,7 @@ def _graph(path: Path, kind: Format) -> tuple[Graph, tuple[str, ...]]:
         return Graph(), ("an .ort file shows its ports only: describe the .onnx file that it was made of",)
     try:
         return (read_tflite if kind == "tflite" else read_onnx)(path), ()
-    except (ValueError, IndexError, OSError) as exc:
+    except (ValueError, OSError) as exc:
         return Graph(), (f"the file's own notes cannot be read: {exc}",)
 
 

@@ -20,14 +20,12 @@ _PASSING = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity
 
 def read_onnx(path: Path) -> Graph:
     """The graph's own words. Raises ValueError when the file cannot be read as one."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        data = memoryview(mapped)
-        try:
-            return _graph(data)
-        except (struct.error, IndexError) as exc:
-            raise ValueError(str(exc)) from exc
-        finally:
-            data.release()
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed with its last slice, an error's included
+    try:
+        return _graph(memoryview(mapped))
+    except (struct.error, IndexError) as exc:
+        raise ValueError(str(exc)) from exc
 
 
 def _graph(data: memoryview) -> Graph:

@@ -7,6 +7,7 @@ behind the model; they are taken up to a limit. Raises ValueError where the file
 import mmap
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 from agent.skeleton.flat import Table, root
@@ -24,14 +25,12 @@ _MOST_FILES = 16
 
 def read_tflite(path: Path) -> Graph:
     """The graph's own words. Raises ValueError when the file cannot be read as one."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        data = memoryview(mapped)
-        try:
-            return _graph(root(data, b"TFL3"), path)
-        except struct.error as exc:
-            raise ValueError(str(exc)) from exc
-        finally:
-            data.release()
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed with its last slice, an error's included
+    try:
+        return _graph(root(memoryview(mapped), b"TFL3"), path)
+    except (struct.error, IndexError) as exc:
+        raise ValueError(str(exc)) from exc
 
 
 def _graph(model: Table, path: Path) -> Graph:
@@ -107,5 +106,5 @@ def _files(path: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(path) as archive:
             small = [entry for entry in archive.infolist() if entry.file_size <= _FILE_LIMIT_BYTES][:_MOST_FILES]
             return {entry.filename: archive.read(entry) for entry in small}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as exc:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as exc:
         raise ValueError(f"the files attached to it cannot be read: {exc}") from exc
