@@ -10,7 +10,7 @@ from agent.cache import ResultCache
 from agent.cli.status import _pipeline as status_lines
 from agent.clock import SystemClock
 from agent.config import load_config, load_pipeline
-from agent.errors import ModelError
+from agent.errors import ConfigError, ModelError
 from agent.inference import Inference
 from agent.loading import open_model
 from agent.manifest import load_manifest
@@ -190,6 +190,15 @@ def test_a_pipeline_may_decide_for_itself(tmp_path, manifest, agent, pipeline, u
     assert (made.inference.similar is not None) is used
     assert bool(similar_numbers(Seat(made))) is used
     shelf.close()
+
+
+def test_a_pipeline_that_asks_for_what_cannot_be_is_told(tmp_path):
+    """`similar = true` for a model of sensor rows would be silently without effect."""
+    make_model(tmp_path / "rows", "copy", "onnx")
+    (tmp_path / "eyes.toml").write_text(PIPELINE.format(name="eyes", folder="rows", more="similar = true"))
+    shelf = Shelf(ModelsConfig(folders=(tmp_path,)), CacheConfig(), SystemClock())
+    with pytest.raises(ConfigError, match=r"eyes\.toml: \[model\] key 'similar': model tiny 1\.0\.0 looks at tensor"):
+        make_pipeline(load_pipeline(tmp_path / "eyes.toml"), shelf)
 
 
 def seat(manifest, runner, config=NEAR):

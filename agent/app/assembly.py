@@ -8,6 +8,7 @@ from agent.app.shelf import Shelf, Trouble
 from agent.config import PipelineFile
 from agent.depot import Pick
 from agent.errors import ConfigError, LimpetError
+from agent.inference import why_not_similar
 from agent.manifest import Manifest
 from agent.pipeline import Pipeline, Steps, make_steps
 from agent.registry import candidates
@@ -101,6 +102,8 @@ def _rehearse(file: PipelineFile, shelf: Shelf) -> None:
 def _prepared(file: PipelineFile, use: ModelUse, shelf: Shelf, pick: Pick | None) -> tuple[Manifest, Steps]:
     manifest = shelf.manifest(use, file.path.parent, pick)
     _require_labels(file, manifest)
+    if use.similar and (why := why_not_similar(manifest)):
+        raise ConfigError(f"{file.path}: [model] key 'similar': model {manifest} {why}: leave the key out")
     return manifest, make_steps(file.config, str(file.path), dict(manifest.window) if manifest.window else None)
 
 
