@@ -4,6 +4,7 @@ import json
 import os
 import re
 import stat
+import sys
 
 import pytest
 
@@ -11,6 +12,7 @@ from agent.cli import main
 from agent.registry import installed
 from tests.fault_server import FaultServer
 from tests.shop import COMMIT, PLACE, edit, left, limpet, make_entry
+from tests.tiny_models import make_model
 
 
 @pytest.fixture
@@ -126,6 +128,28 @@ def test_a_licence_that_limits_must_be_accepted_by_name(capsys, tmp_path, mirror
         assert (status, mirror.requests) == (2, [])
         assert "--accept-licence CC-BY-NC-4.0" in err
     assert limpet(capsys, *words, "--accept-licence", "CC-BY-NC-4.0")[0] == 0
+
+
+def test_a_licence_may_be_accepted_by_typing_its_name(capsys, monkeypatch, tmp_path, mirror):
+    """On a terminal it is asked for; anything but the name is a no. Progress is shown there too."""
+    catalogue = tmp_path / "mine"
+    mirror.files[PLACE] = make_entry(catalogue, licence="CC-BY-NC-4.0")
+    words = ("add", "tiny", "--catalogue", catalogue, "--into", tmp_path / "models", "--mirror", mirror.url)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    for typed, status in (("yes", 2), (" CC-BY-NC-4.0 ", 0)):
+        monkeypatch.setattr("builtins.input", lambda _asked, typed=typed: typed)
+        got, _, err = limpet(capsys, *words)
+        assert got == status
+    assert "\rcopy.onnx" in err.replace("\033[K", "")
+
+
+def test_another_model_of_the_name_that_comes_first_is_told(capsys, tmp_path, shop, mirror, config):
+    """The configured folders are looked into before the added models."""
+    make_model(tmp_path / "own" / "tiny", "copy", "onnx")
+    edit(config, "folders = []", f'folders = ["{tmp_path}/own"]')
+    out = limpet(capsys, "add", "tiny", "--config", config, "--catalogue", shop[0], "--mirror", mirror.url)[1]
+    assert f"careful: a pipeline that names tiny gets the one in {tmp_path}/own" in out
 
 
 def test_the_pipeline_it_writes_is_accepted_by_check(capsys, tmp_path, shop, mirror, config):

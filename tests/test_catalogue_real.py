@@ -12,7 +12,7 @@ import pytest
 
 from agent.catalogue import PinnedFile, entries, load_entry, names
 from agent.cli import main
-from agent.cli.modelsadd import latency_class
+from agent.cli.modelscatalogue import latency_class
 from agent.inference import Inference
 from agent.loading import open_model
 from agent.manifest import load_manifest

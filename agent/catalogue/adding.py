@@ -77,7 +77,11 @@ def add(
         for wanted in entry.table.file:
             carrier.bring(wanted, parts / wanted.sha256, progress)
         made = _put_together(entry, parts)
-        proof = prove(made)
+        try:
+            proof = prove(made)
+        except ModelError:  # it would fail the next time too
+            shutil.rmtree(parts)
+            raise
         _give_name(made, target, parts)
         shutil.rmtree(parts)
     return Added(target, proof)
@@ -114,6 +118,7 @@ def _workplace(root: Path, name: str) -> Iterator[Path]:
         _lock(handle, root)
         yield parts
     except OSError as exc:
+        shutil.rmtree(parts / "made", ignore_errors=True)  # gives its room back
         raise UpdateError(f"{exc.filename or parts}: it cannot be written: {exc.strerror}: look at the disk") from exc
     finally:
         _tidy(parts)

@@ -1,7 +1,6 @@
-"""`limpet models add` and `limpet models catalogue`: public models, fetched, proved and ready for a pipeline."""
+"""`limpet models add`: a public model of the catalogue, fetched, proved and ready for a pipeline."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -10,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from agent.app.shelf import ADDED_HERE, FACTORY_MODELS, searched
-from agent.catalogue import Entry, Progress, Wanted, add, entries, load_entry, names, proved, state_of, sweep
+from agent.catalogue import Entry, Progress, Wanted, add, load_entry, names, proved, state_of, sweep
 from agent.catalogue.recipe import pipeline_text, write_pipeline
-from agent.cli.options import DEFAULT_CONFIG
+from agent.cli import modelscatalogue
+from agent.cli.modelscatalogue import catalogue_of, config_of, megabytes
 from agent.cli.terminal import shown
-from agent.config import Config, load_config
+from agent.config import Config
 from agent.errors import ConfigError, LimpetError, UpdateError
 from agent.loading import place_of
 from agent.manifest import load_manifest
-from agent.registry import candidates
+from agent.registry import candidates, holds_model
 from agent.settings.runtime import ModelsConfig
 
-CATALOGUES = (FACTORY_MODELS / "catalogue", Path(sys.prefix) / "share" / "limpet" / "models" / "catalogue")
-"""Of a checkout, and of an installation; the first that is there counts."""
 Verbs = Any
 """argparse's subparsers; it gives this type no public name."""
 
@@ -43,19 +41,10 @@ def add_parsers(verbs: Verbs) -> None:
         verb.add_argument("--catalogue", type=Path, metavar="DIR", help="another catalogue; only one that you trust")
 
 
-def run_catalogue(args: argparse.Namespace) -> int:
-    """List what can be added."""
-    config = _config(args.config)
-    roots = searched(config.models if config else ModelsConfig())
-    for row in rows(_catalogue(args.catalogue), roots, as_json=args.json):
-        print(row)
-    return 0
-
-
-def run_add(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Fetch, prove, show. Raises ConfigError, ModelError, UpdateError."""
-    config = _config(args.config)
-    entry = _entry(_catalogue(args.catalogue), args.name)
+    config = config_of(args.config)
+    entry = _entry(catalogue_of(args.catalogue), args.name)
     models = config.models if config else ModelsConfig()
     root = args.into or (ADDED_HERE if config is None and FACTORY_MODELS.is_dir() else models.added)
     text = _pipeline(entry, root, models, args.pipeline)
@@ -68,7 +57,7 @@ def run_add(args: argparse.Namespace) -> int:
         _accept(entry, args.accept_licence)
         _refuse_too_large(entry, models)
         _bring(entry, root, models, args)
-        print(_prepared(root / entry.name, models), end="")
+        print(_prepared(root / entry.name, models) + _shadowed(entry, root, models), end="")
     if path is None:
         print(f"\nUse it by a pipeline such as this ({entry.name}.toml in your folder of pipelines):\n\n{text}", end="")
     else:
@@ -77,42 +66,7 @@ def run_add(args: argparse.Namespace) -> int:
     return 0
 
 
-VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"add": run_add, "catalogue": run_catalogue}
-
-
-def rows(catalogue: Path, roots: tuple[Path, ...], *, as_json: bool) -> list[str]:
-    """A line per entry: JSON, or a table for people."""
-    made = [_row(entry, roots) for entry in entries(catalogue)]
-    if as_json:
-        return [json.dumps(row) for row in made]
-    columns = ("name", "task", "size", "licence", "runtime", "run", "there")
-    told = [columns, *(_told(row) for row in made)]
-    widths = [max(len(cells[i]) for cells in told) for i in range(len(columns))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in told]
-
-
-def _row(entry: Entry, roots: tuple[Path, ...]) -> dict[str, Any]:
-    return {
-        "name": entry.name, "version": entry.model.version, "task": entry.table.task,
-        "description": entry.model.description, "modality": entry.model.modality, "size_bytes": entry.size_bytes,
-        "licence": entry.table.licence.id, "permissive": entry.permissive,
-        "runtime": "/".join(dict.fromkeys(artifact.runs_on for artifact in entry.model.artifact)),
-        "latency_ms": entry.table.latency_ms, "latency_class": latency_class(entry.table.latency_ms),
-        "there": next((str(root / entry.name) for root in roots if state_of(entry, root) == "whole"), ""),
-    }  # fmt: skip
-
-
-def _told(row: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        row["name"], row["task"], _megabytes(row["size_bytes"]), row["licence"], row["runtime"], row["latency_class"],
-        "yes" if row["there"] else "",
-    )  # fmt: skip
-
-
-def latency_class(latency_ms: float) -> str:
-    """How long one run takes on the machine of docs/catalogue.md, in steps of about three."""
-    bounds = (0.3, 1, 3, 10, 30, 100, 300, 1000)
-    return next((f"< {bound:g} ms" for bound in bounds if latency_ms < bound), "> 1 s")
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"add": run, "catalogue": modelscatalogue.run}
 
 
 def _about(entry: Entry, root: Path) -> list[str]:
@@ -120,7 +74,7 @@ def _about(entry: Entry, root: Path) -> list[str]:
     lines = [f"{entry.name} {entry.model.version}: {shown(entry.model.description or entry.table.task)}"]
     lines += [f"  licence  {licence.id}: {licence.text}", f"  by       {shown(licence.attribution)}"]
     lines += [f"  note     {shown(licence.note)}"] if licence.note else []
-    lines += [f"  file     {file.origin}, {_megabytes(file.size_bytes)}" for file in entry.table.file]
+    lines += [f"  file     {file.origin}, {megabytes(file.size_bytes)}" for file in entry.table.file]
     return [*lines, f"  into     {root / entry.name}"]
 
 
@@ -171,9 +125,17 @@ def _prepared(folder: Path, models: ModelsConfig) -> str:
         done = prepare(manifest, candidates(manifest)[0], place_of(models))
     except LimpetError as exc:
         return f"not prepared, so it is loaded plainly: {exc}\n  try again: limpet models prepare {folder}\n"
-    words = {"made": f"prepared: {_megabytes(done.size_bytes)} are mapped instead of copied", "small": ""}
+    words = {"made": f"prepared: {megabytes(done.size_bytes)} are mapped instead of copied", "small": ""}
     said = words.get(done.state, f"not prepared, it would not help here: {done.reason}")
     return f"{said}\n" if said else ""
+
+
+def _shadowed(entry: Entry, root: Path, models: ModelsConfig) -> str:
+    """A word when a pipeline that says this name would get another model."""
+    first = next((folder for folder in searched(models) if holds_model(folder / entry.name)), root)
+    if os.path.realpath(first) == os.path.realpath(root):
+        return ""
+    return f"careful: a pipeline that names {entry.name} gets the one in {first}, which is looked into before\n"
 
 
 def _without_network(entry: Entry) -> str:
@@ -191,7 +153,7 @@ def _progress() -> Progress:
         return lambda wanted, done: None
 
     def told(wanted: Wanted, done: int) -> None:
-        share = f"{_megabytes(done)} of {_megabytes(wanted.size_bytes)}"
+        share = f"{megabytes(done)} of {megabytes(wanted.size_bytes)}"
         print(f"\r\033[K{wanted.path}  {share}", end="", file=sys.stderr, flush=True)
 
     return told
@@ -221,22 +183,9 @@ def _pipeline_path(config: Config | None, entry: Entry, source: str) -> Path | N
     return path
 
 
-def _config(path: Path) -> Config | None:
-    """None where no agent is installed and no configuration was named."""
-    return None if path == DEFAULT_CONFIG and not os.path.lexists(path) else load_config(path)
-
-
-def _catalogue(named: Path | None) -> Path:
-    return named or next((path for path in CATALOGUES if path.is_dir()), CATALOGUES[0])
-
-
 def _entry(catalogue: Path, name: str) -> Entry:
     known = names(catalogue)
     if name not in known:
         there = ", ".join(known) or "nothing"
         raise ConfigError(f"{name!r} is not in the catalogue {catalogue}: there is {there}")
     return load_entry(catalogue / name)
-
-
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.0f} kB"
