@@ -5,6 +5,7 @@ activations and int8 weights, which ONNX Runtime fuses into integer kernels: per
 biases at scale input * weight. Sources: Kingma and Ba, arXiv:1412.6980; Jacob et al., arXiv:1712.05877.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,6 +15,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 Floats = npt.NDArray[np.float64]
+Disturb = Callable[[np.random.Generator, Floats], tuple[Floats, Floats]]
+"""Views [n, size] -> what the network is fed, and what it shall make of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,14 @@ class Dense:
         return outputs
 
 
-def train_autoencoder(x: Floats, sizes: tuple[int, ...], seed: int, epochs: int = 15, batch: int = 64) -> Dense:
-    """A network that gives back `x` [n, sizes[0]] through its narrowest layer; least squares, cosine learning rate."""
+def train_autoencoder(
+    x: Floats, sizes: tuple[int, ...], seed: int, epochs: int = 15, batch: int = 64, disturb: Disturb | None = None
+) -> Dense:
+    """A network that gives back `x` [n, sizes[0]] through its narrowest layer; least squares, cosine learning rate.
+
+    With `disturb` it learns to give back what was there before something was spoilt (a denoising autoencoder: Vincent
+    et al., ICML 2008).
+    """
     rng = np.random.default_rng(seed)
     weights = [rng.normal(0, np.sqrt(2 / a), (a, b)) for a, b in pairwise(sizes)]
     net = Dense(tuple(weights), tuple(np.zeros(b) for b in sizes[1:]))
@@ -53,7 +62,9 @@ def train_autoencoder(x: Floats, sizes: tuple[int, ...], seed: int, epochs: int 
         for at in range(0, len(x), batch):
             step += 1
             rate = 1e-3 * (1 + np.cos(np.pi * step / steps))
-            for i, g in enumerate(_gradients(net, x[order[at : at + batch]])):
+            views = x[order[at : at + batch]]
+            fed, wanted = disturb(rng, views) if disturb else (views, views)
+            for i, g in enumerate(_gradients(net, fed, wanted)):
                 first[i] += 0.1 * (g - first[i])
                 second[i] += 0.001 * (g * g - second[i])
                 spread = np.sqrt(second[i] / (1 - 0.999**step)) + 1e-8
@@ -61,10 +72,10 @@ def train_autoencoder(x: Floats, sizes: tuple[int, ...], seed: int, epochs: int 
     return net
 
 
-def _gradients(net: Dense, x: Floats) -> list[Floats]:
-    """Of the mean squared reconstruction error, for the weights and then the biases."""
-    outputs = net.layers(x)
-    g = 2 * (outputs[-1] - x) / x.size
+def _gradients(net: Dense, fed: Floats, wanted: Floats) -> list[Floats]:
+    """Of the mean squared error of what the network makes of `fed`, for the weights and then the biases."""
+    outputs = net.layers(fed)
+    g = 2 * (outputs[-1] - wanted) / wanted.size
     weights: list[Floats] = []
     biases: list[Floats] = []
     for i in reversed(range(len(net.weights))):

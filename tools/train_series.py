@@ -3,9 +3,11 @@
     python tools/train_series.py [FOLDER]      three minutes on one core; needs tools/locks/train.txt
 
 It learns what healthy series do in eight rows, measured against what they did before; what it cannot give back is an
-anomaly. Training, threshold and figures come from different series. Everything follows from the seeds, so that a
-rebuild on another machine differs by rounding only: the figures in model.toml hold within 0.01 of AUC and 0.03 of
-detection. The views come from the agent's own window step.
+anomaly. So that it neither copies a single odd reading nor takes a mere level for one, half of the views are moved to
+other levels while it learns, and some of their readings are spoilt: it shall give back the whole ones. Training,
+threshold and figures come from different series. Everything follows from the seeds, so that a rebuild on another
+machine differs by rounding only: the figures in model.toml hold within 0.01 of AUC and 0.03 of detection. The views
+come from the agent's own window step.
 """
 
 import hashlib
@@ -27,8 +29,14 @@ from pipelines import make_step  # noqa: E402
 
 LENGTH = 8
 SIZES = (LENGTH, 32, 3, 32, LENGTH)
+SEED = 0
 ENDS = Scale(8 / 255, 128)
 """Input and output reach 4 standard deviations to either side: no output can follow an outlier beyond."""
+REACH = 4.0
+MOVED_SHARE = 0.5
+"""Of the views, to any level within reach."""
+SPOILT_SHARE, SPOILT_BY = 0.12, 4.0
+"""Of the readings, by a normal number of so many standard deviations."""
 TRAINING, VALIDATION, TEST, SICK, GOLDEN = range(1, 6)
 """Seeds of series that never meet."""
 SERIES, ROWS = 150, 3000
@@ -43,9 +51,9 @@ GOLDEN_ROWS = 50 + 40 * LENGTH
 
 def main(folder: Path) -> None:
     """Train, quantise, measure, write."""
-    known = np.clip(_healthy(TRAINING), -4, 4)
+    known = np.clip(_healthy(TRAINING), -REACH, REACH)
     print(f"learning from {len(known)} views of {SERIES} healthy series")
-    net = train_autoencoder(known, SIZES, seed=0)
+    net = train_autoencoder(known, SIZES, seed=SEED, disturb=disturbed)
     model = onnx_int8(net, scales(net, known, ENDS), "series", "autoencoder of standardised sensor series")
     judge = Quantised(model, LENGTH, ENDS)
     figures = _measured(judge)
@@ -53,6 +61,16 @@ def main(folder: Path) -> None:
     (folder / "series.onnx").write_bytes(model)
     (folder / "model.toml").write_text(_manifest(model, figures))
     print(f"{folder}: {len(model)} bytes, {figures}")
+
+
+def disturbed(rng: np.random.Generator, seen: Floats) -> tuple[Floats, Floats]:
+    """Views [n, LENGTH], half of them moved to another level: with some readings spoilt, and whole."""
+    moved = rng.random(len(seen)) < MOVED_SHARE
+    level = np.where(moved, rng.uniform(-REACH, REACH, len(seen)), 0.0)
+    whole = np.clip(seen + level[:, None], -REACH, REACH)
+    spoilt = rng.random(seen.shape) < SPOILT_SHARE
+    fed = np.where(spoilt, whole + rng.normal(0, SPOILT_BY, seen.shape), whole)
+    return np.clip(fed, -REACH, REACH), whole
 
 
 def views(series: Floats) -> Floats:
