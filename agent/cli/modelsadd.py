@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
         _bring(entry, root, models, args)
         print(_prepared(root / entry.name, models) + _shadowed(entry, root, models), end="")
     if path is None:
-        print(f"\nUse it by a pipeline such as this ({entry.name}.toml in your folder of pipelines):\n\n{text}", end="")
+        where = f"{entry.name}.toml in your folder of pipelines, with the name of a source for SOURCE"
+        print(f"\nUse it by a pipeline such as this ({where}):\n\n{text}" if text else "", end="")
     else:
         write_pipeline(text, path)
         print(f"wrote {path}; now: limpet check, then restart the agent")

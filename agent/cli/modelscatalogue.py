@@ -19,7 +19,7 @@ CATALOGUES = (FACTORY_MODELS / "catalogue", Path(sys.prefix) / "share" / "limpet
 
 def run(args: argparse.Namespace) -> int:
     """List what can be added."""
-    config = config_of(args.config)
+    config = config_of(args.config) if os.access(args.config, os.R_OK) else None  # anybody may look into the catalogue
     roots = searched(config.models if config else ModelsConfig())
     for row in listed(catalogue_of(args.catalogue), roots, as_json=args.json):
         print(row)
