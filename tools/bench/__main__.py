@@ -19,7 +19,9 @@ from typing import Any
 from tools.bench.machine import describe, load_average, now_utc
 from tools.bench.run import ROOT, Run
 
-SECTIONS: dict[str, str] = {"video": "tools.bench.video"}
+SECTIONS: dict[str, str] = {
+    name: f"tools.bench.{name}" for name in ("video", "rates", "disk", "backlog", "flush")
+}
 """name -> module, in the order of running."""
 
 
