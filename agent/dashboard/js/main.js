@@ -45,8 +45,10 @@ function connect(config, username, password) {
   });
   const topics = Object.fromEntries(TAILS.map((tail) => [`${config.prefix}/${tail}`, { qos: 1 }]));
   state.client.on("connect", () => {
-    showLink(`connected to ${new URL(config.broker).host}`, "good");
-    state.client.subscribe(topics, (error) => error && showLink(`the broker refuses to subscribe: ${error.message}`, "bad"));
+    state.client.subscribe(topics, (error) => {
+      if (error) showLink(`the broker refuses to subscribe: ${error.message}`, "bad");
+      else showLink(`connected to ${new URL(config.broker).host}`, "good");
+    });
   });
   state.client.on("close", () => showLink("connection lost, trying again", "warn"));
   state.client.on("error", (error) => showLink(`the broker refuses: ${error.message}`, "bad"));
