@@ -207,6 +207,36 @@ def test_maps_of_scores_are_segments(tmp_path, first):
     assert (sky.label, sky.value) == ("sky", 0.5)
 
 
+def test_a_coarse_grid_of_classes_is_told_as_regions(tmp_path):
+    """FOMO's 12 x 12 cells of 96 x 96 pixels: each thing is a connected region."""
+    grid = np.zeros((1, 12, 12, 2), np.float32)
+    grid[..., 0] = 0.99
+    grid[0, 2, 3], grid[0, 8, 8], grid[0, 8, 9] = [0.1, 0.9], [0.2, 0.8], [0.2, 0.8]
+    grid[..., 1] = 1 - grid[..., 0]
+    manifest, found = looked(tmp_path, write_fixed(tmp_path, {"out": grid}, shape=(1, 96, 96, 3)))
+    assert (manifest.decoder["step"], len(found)) == ("segments", 2)
+    near(found[1], "object 1", (160, 80, 640 / 3, 120))
+
+
+def test_ten_classes_of_a_small_picture_are_digits_when_it_is_grey(tmp_path):
+    """In colour they are CIFAR-10's."""
+    scores = np.full((1, 10), 0.1, np.float32)
+    grey = skeleton(write_fixed(tmp_path, {"y": scores}, shape=(1, 28, 28, 1), name="grey"))
+    colour = skeleton(write_fixed(tmp_path, {"y": scores}, shape=(1, 32, 32, 3), name="colour"))
+    assert 'step = "digits"' in grey
+    assert '"airplane"' in colour
+    assert 'step = "classify"' in colour
+
+
+def test_points_of_a_hand_and_rows_of_a_machine_are_known_by_their_number(tmp_path):
+    """21 x 3 numbers beside scores; 640 numbers given back."""
+    hand = {"points": np.full((1, 63), 100.0), "hand": np.full((1, 1), 0.9)}
+    manifest, found = looked(tmp_path, write_fixed(tmp_path, hand, shape=(1, 224, 224, 3), name="hand"))
+    assert (manifest.decoder["columns"], found[0].label, len(found)) == (["x", "y", "other"], "hand", 22)
+    text = skeleton(write_fixed(tmp_path, {"y": np.zeros((1, 640))}, shape=(1, 640), name="machine"))
+    assert ('modality = "audio"' in text, 'step = "log_mel_frames"' in text) == (True, True)
+
+
 def test_scores_that_do_not_add_up_get_a_softmax(tmp_path):
     """Logits of PyTorch's classifiers, with ImageNet's mean and deviation."""
     logits = np.zeros((1, 1000), np.float32)

@@ -47,6 +47,8 @@ class Graph:
     outputs: tuple[PortNote, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Attached text files by name."""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Tensor -> shape, where the file says it of every tensor (TFLite)."""
     signature: Mapping[str, str] = field(default_factory=dict)
     """Tensor -> the name that its signature gives it (TFLite)."""
 

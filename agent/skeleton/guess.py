@@ -120,6 +120,8 @@ def _labelled(facts: Facts, reading: Reading) -> tuple[Labels | None, Reading]:
         return None, reading
     detector = reading.decoder.keys["step"].startswith("box")
     found = found_labels(facts, reading.classes, 1)
+    if found and reading.most and not reading.most <= len(found.names) <= reading.most + 1:
+        found = None
     if found and detector:
         found = _of_a_detector(found, reading)
     if found and reading.classes and len(found.names) == reading.classes - 1:

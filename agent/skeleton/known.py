@@ -1,7 +1,7 @@
 """Label sets that public models share, in the order of their classes.
 
 Sources: the class lists of COCO (arXiv:1405.0312; 80 of its 91 numbers are used), of Pascal VOC 2012, the 17 points of
-COCO's keypoints, the 33 of BlazePose.
+COCO's keypoints, the 33 of BlazePose, CIFAR-10's page.
 """
 
 COCO = tuple(
@@ -42,6 +42,8 @@ right ankle,left heel,right heel,left foot index,right foot index""".replace("\n
 )
 
 DIGITS = tuple("0123456789")
+
+CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 KEYWORDS_12 = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes", "silence", "unknown")
 """MLPerf Tiny's keyword model."""

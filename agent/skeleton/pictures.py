@@ -48,6 +48,7 @@ FAMILIES: dict[str, tuple[Family, str]] = {
               "as InsightFace feeds it"),
     "yunet": (Family("bgr", _PLAIN), "as OpenCV feeds it"),
     "blazeface": (Family(numbers=_SIGNED, fit="letterbox"), "as MediaPipe feeds it"),
+    "mediapipe": (Family(numbers=_UNIT, fit="letterbox"), "as MediaPipe feeds it, from a square around the thing"),
     "tf": (Family(numbers=_SIGNED, interpolation="area"), "as TensorFlow's detectors and classifiers were trained"),
     "imagenet": (Family(numbers=_IMAGENET, interpolation="linear"), "as PyTorch's classifiers were trained"),
 }  # fmt: skip

@@ -56,6 +56,8 @@ class Reading:
     remarks: tuple[str, ...] = ()
     constants: Mapping[str, int] = field(default_factory=dict)
     """Input -> the constant that fills it."""
+    most: int = 0
+    """How many labels there are at most, where the decoder can do with any number; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,19 +5,19 @@ Owns these three kinds. Rules as in `detectors`: the first that answers wins, `c
 
 from collections.abc import Callable
 
-import numpy as np
-
-from agent.skeleton.detectors import Size, adds_up
 from agent.skeleton.facts import Facts, Shaped
-from agent.skeleton.known import BODY, BODY_33, DIGITS, VOC
+from agent.skeleton.known import BODY, BODY_33, CIFAR_10, DIGITS, VOC
 from agent.skeleton.said import Keys, Labels, Part, Reading
+from agent.skeleton.shares import Size, adds_up, are_shares, in_fractions
 
 _BODIES = {len(BODY): BODY, len(BODY_33): BODY_33}
 
 
 def read_scene(facts: Facts, size: Size) -> Reading | None:
     """The first kind that fits."""
-    rules: tuple[Callable[[Facts, Size], Reading | None], ...] = (_points, _blazepose, _heatmaps, _segments)
+    rules: tuple[Callable[[Facts, Size], Reading | None], ...] = (
+        _points, _landmarks, _heatmaps, _centroids, _segments,
+    )  # fmt: skip
     made = next((made for rule in rules if (made := rule(facts, size))), None)
     return made or read_classes(facts, size)
 
@@ -29,7 +29,7 @@ def _points(facts: Facts, size: Size) -> Reading | None:
     columns = ["y", "x", "score"][: port.bare[1]]
     keys: Keys = {"step": "keypoints", "output": port.name, **({} if len(columns) == 3 else {"columns": ["x", "y"]})}
     answer = facts.answers.get(port.name)
-    if answer is not None and np.abs(answer.reshape(port.bare)[:, :2]).max(initial=0) > 4:
+    if answer is not None and not in_fractions(answer.reshape(port.bare)[:, :2]):
         keys |= {"unit": "px"}
     why = f"{port.bare[0]} rows of {port.bare[1]}: points as {', '.join(columns)}"
     body = port.bare[0] == len(BODY)
@@ -42,16 +42,27 @@ def _body(points: int) -> Labels | None:
     return Labels(names, "likely", f"{points} points are those of a body, in this order") if names else None
 
 
-def _blazepose(facts: Facts, size: Size) -> Reading | None:
-    """39 rows of x, y, z, visibility, presence: 33 points of the body and 6 that only its own tracker uses."""
-    port = next((port for port in facts.outputs if port.bare == (195,)), None)
-    if port is None:
-        return None
+def _landmarks(facts: Facts, size: Size) -> Reading | None:
+    """MediaPipe's rows of points: of a body, 33 and 6 that only its own tracker uses; of a hand 21; of a face."""
+    for port in facts.outputs:
+        if port.bare == (195,):
+            return _blazepose(port)
+        if port.bare in ((63,), (1404,), (1434,)) and len(facts.outputs) > 1:
+            keys: Keys = {"step": "keypoints", "output": port.name, "columns": ["x", "y", "other"], "unit": "px"}
+            points = port.bare[0] // 3
+            keys |= {"whole": "hand" if points == 21 else "face"}
+            why = f"{port.bare[0]} = {points} x 3 numbers: the points of a hand or a face, as MediaPipe tells them"
+            return Reading(Part(keys, "likely", why), points, family="mediapipe")
+    return None
+
+
+def _blazepose(port: Shaped) -> Reading:
     keys: Keys = {"step": "keypoints", "output": port.name, "columns": ["x", "y", "other", "score", "other"],
-            "unit": "px", "activation": "sigmoid"}  # fmt: skip
+                  "unit": "px", "activation": "sigmoid"}  # fmt: skip
     names = (*BODY_33, *(f"aside {i}" for i in range(1, 7)))
     labels = Labels(names, "likely", "BlazePose's 33 points, and six that only its own tracker uses")
-    return Reading(Part(keys, "likely", "195 = 39 x 5 numbers: BlazePose's landmarks"), 39, labels=labels)
+    return Reading(Part(keys, "likely", "195 = 39 x 5 numbers: BlazePose's landmarks"), 39, labels=labels,
+                   family="mediapipe")  # fmt: skip
 
 
 def _heatmaps(facts: Facts, size: Size) -> Reading | None:
@@ -65,8 +76,7 @@ def _heatmaps(facts: Facts, size: Size) -> Reading | None:
             points = last if last in (17, 21) else first
             keys |= _offsets(facts, port, size, points)
             answer = facts.answers.get(port.name)
-            if answer is not None and (answer.min() < 0 or answer.max() > 1):
-                keys |= {"activation": "sigmoid"}
+            keys |= {} if are_shares(answer) else {"activation": "sigmoid"}
             if points == len(VOC) and "offsets" not in keys:
                 return None
             return Reading(Part(keys, "likely", f"{points} maps of {port.bare[0]} x {port.bare[1]}: one per point"),
@@ -80,6 +90,22 @@ def _offsets(facts: Facts, maps: Shaped, size: Size, points: int) -> Keys:
         if port.shape[1:3] == maps.shape[1:3] and port.shape[-1] == 2 * points:
             return {"offsets": port.name, "stride": float(round((size[0] - 1) / (maps.shape[1] - 1)))}
     return {}
+
+
+def _centroids(facts: Facts, size: Size) -> Reading | None:
+    """FOMO: a coarse grid of classes, of which the first is background, told as connected regions."""
+    port = facts.outputs[0]
+    if len(facts.outputs) != 1 or len(port.shape) != 4 or port.shape[3] < 2:
+        return None
+    answer = facts.answers.get(port.name)
+    if size[0] != 8 * port.shape[1] or answer is None or not adds_up(answer.reshape(-1, port.shape[3])):
+        return None
+    classes = port.shape[3]
+    keys: Keys = {"step": "segments", "output": port.name, "form": "scores", "regions": 20, "min_share": 0.0}
+    names = ("background", *(f"object {i}" for i in range(1, classes)))
+    why = f"{classes} scores that add up to one in cells of 8 x 8 pixels: FOMO's, Edge Impulse's detector"
+    labels = Labels(names, "guess", "the first class of such models is the background")
+    return Reading(Part(keys, "likely", why), classes, labels=labels)
 
 
 def _segments(facts: Facts, size: Size) -> Reading | None:
@@ -118,7 +144,7 @@ def _covers(shape: tuple[int, ...], size: Size) -> bool:
 
 def _map_activation(facts: Facts, port: Shaped, form: str, classes: int) -> dict[str, str]:
     answer = facts.answers.get(port.name)
-    if answer is None or (answer.min() >= 0 and answer.max() <= 1):
+    if are_shares(answer):
         return {}
     return {"activation": "sigmoid" if len(port.bare) == 2 else "softmax"}
 
@@ -134,7 +160,8 @@ def read_classes(facts: Facts, size: Size | None) -> Reading | None:
     keys: Keys = {"step": "classify", **({} if first else {"output": port.name})}
     activation, how = row_activation(facts, port)
     keys |= {"activation": activation} if activation else {}
-    if count == 10 and size is not None and max(size) <= 32:
+    grey = not any(3 in port.shape[1:] for port in facts.inputs)
+    if count == 10 and grey and size is not None and max(size) <= 32:
         keys |= {"step": "digits", "none": ""}
         labels = Labels(DIGITS, "guess", "ten classes of a small picture are digits nearly always")
         part = Part(keys, "likely", f"10 scores {how}", 'step = "classify" when they are no digits')
@@ -143,6 +170,8 @@ def read_classes(facts: Facts, size: Size | None) -> Reading | None:
     names: Labels | None = None
     if count == 2 and size == (96, 96):
         names = Labels(("no person", "person"), "guess", "two classes over 96 x 96 pixels: Visual Wake Words' models")
+    if count == 10 and size == (32, 32):
+        names = Labels(CIFAR_10, "guess", "ten classes over 32 x 32 pixels in colour: CIFAR-10's")
     if count == 1:
         names = Labels(("no", "yes"), "guess", "a single score: that of the second label")
     family = {1000: "imagenet", 1001: "tf"}.get(count, "tf" if facts.format == "tflite" else "")
@@ -158,6 +187,6 @@ def row_activation(facts: Facts, port: Shaped) -> tuple[str, str]:
     row = answer.reshape(1, -1)
     if row.size > 1 and adds_up(row):
         return "", "that add up to one"
-    if row.min() >= 0 and row.max() <= 1.001:
+    if are_shares(row):
         return "", "between 0 and 1"
     return ("softmax" if row.size > 1 else "sigmoid"), f"from {row.min():.2g} to {row.max():.2g}: not activated"

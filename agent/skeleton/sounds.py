@@ -2,7 +2,7 @@
 
 Owns the front ends of public models, recognised by the shape of the port: a table of shapes, because nothing else of a
 front end is left in a graph. A shape that no public model has gets a window and a question. Sources: MLPerf Tiny's
-keyword and wake-word models, micro_speech of TensorFlow Lite Micro, YAMNet, Silero VAD.
+keyword, wake-word and anomaly models, micro_speech of TensorFlow Lite Micro, YAMNet, Silero VAD.
 """
 
 import numpy as np
@@ -25,6 +25,11 @@ _STREAMING = {
     "spectrum_gain": 0.0009765625, "mel_bins": 40, "mel_scale": "htk", "f_min_hz": 0.0, "f_max_hz": 8000.0, "log": "db",
     "shift": 52.0, "gain": 0.015625, "clip": [0.0, 1.0],
 }  # fmt: skip
+_MACHINE = {
+    "step": "log_mel_frames", "frames": 5, "hop_frames": 1, "frame_length": 1024, "frame_step": 512,
+    "fft_length": 1024, "window": "hann_periodic", "spectrum": "power", "mel_bins": 128, "mel_scale": "slaney",
+    "mel_slope": "hz", "mel_norm": "slaney", "f_min_hz": 0.0, "f_max_hz": 8000.0, "log": "db", "log_offset": 2.22e-16,
+}  # fmt: skip
 _YAMNET = {
     "step": "log_mel", "frame_length": 400, "frame_step": 160, "fft_length": 512, "spectrum": "magnitude",
     "mel_bins": 64, "mel_scale": "htk", "f_min_hz": 125.0, "f_max_hz": 7500.0, "log": "ln", "log_offset": 0.001,
@@ -37,7 +42,10 @@ def read_sound(facts: Facts) -> Reading | None:
     if is_silero(facts.inputs):
         return _silero(facts)
     port = facts.inputs[0]
-    rules = (_mlperf_keywords, _mlperf_wake_word, _micro_speech, _yamnet_features, _embedding, _waveform, _features)
+    rules = (
+        _mlperf_keywords, _mlperf_wake_word, _mlperf_machine, _micro_speech, _yamnet_features, _embedding, _waveform,
+        _features,
+    )  # fmt: skip
     for rule in rules:
         if made := rule(facts, port):
             return made
@@ -81,6 +89,17 @@ def _mlperf_wake_word(facts: Facts, port: Shaped) -> Reading | None:
     why = "30 rows of 40 bands: the spectrogram of MLPerf Tiny's streaming wake word"
     return Reading(keyword, _count(facts), True, labels, window=Part(_STREAMING, "likely", why), post=post,
                    modality="audio")  # fmt: skip
+
+
+def _mlperf_machine(facts: Facts, port: Shaped) -> Reading | None:
+    """An autoencoder of five frames of a machine's sound."""
+    if port.bare != (640,) or facts.outputs[0].bare != (640,):
+        return None
+    why = "640 numbers given back, 5 frames of 128 bands: MLPerf Tiny's anomaly detector"
+    keys: Keys = {"step": "reconstruction", "threshold": 12.0, "always": True}
+    other = "threshold: the error that healthy machines stay below"
+    return Reading(Part(keys, "guess", "the output is as large as the input: an autoencoder", other),
+                   window=Part(_MACHINE, "likely", why), modality="audio")  # fmt: skip
 
 
 def _micro_speech(facts: Facts, port: Shaped) -> Reading | None:

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agent.skeleton.facts import Facts, Shaped
+from agent.skeleton.facts import Facts, Shaped, is_silero
 from agent.skeleton.said import Guess, Labels, Part
 
 _WIDTH = 110
@@ -88,24 +88,29 @@ def _port(table: str, port: Shaped, facts: Facts) -> Iterator[str]:
     yield ""
     yield f"[[{table}]]"
     yield f"name = {quoted(port.name)}"
-    yield f"shape = {list(port.shape)}{_shape_words(port)}"
+    yield f"shape = {list(port.shape)}{_shape_words(port, facts)}"
     yield f'dtype = "{port.dtype}"'
     if port.scale:
         yield f"scale = {port.scale!r}" + ("  # from the operator beside the port" if facts.format != "tflite" else "")
         yield f"zero_point = {port.zero_point}"
-    elif facts.format != "tflite" and port.dtype in ("int8", "uint8"):
+    elif facts.format != "tflite" and port.dtype in ("int8", "uint8") and not facts.graph.ops:
         yield "# scale = ???  # ONNX keeps it in the graph: see the (De)QuantizeLinear next to this port"
         yield "# zero_point = ???"
 
 
-def _shape_words(port: Shaped) -> str:
+def _shape_words(port: Shaped, facts: Facts) -> str:
     if port.unknown:
         return "  # ??? the file does not say the shape: write it"
     left = [axis for axis in port.open if port.shape[axis] == -1]
     if left:
         return f"  # ??? dimension {left[0]} is open: write the size to run with"
     chosen = [str(axis) for axis in port.open if axis]
-    return f"  # ??? dimension {', '.join(chosen)} is open in the file: a guess" if chosen else ""
+    if not chosen:
+        return ""
+    if port in facts.outputs and port.name in facts.answers:
+        return "  # open in the file: as a run gave it"
+    sure = "likely: this family's size" if is_silero(facts.inputs) else "??? a guess"
+    return f"  # dimension {', '.join(chosen)} is open in the file; {sure}"
 
 
 def _state(take: str, give: str) -> Iterator[str]:

@@ -47,6 +47,7 @@ def _graph(model: Table, path: Path) -> Graph:
         inputs=tuple(_note(table) for table in part.tables(2)) if part else (),
         outputs=tuple(_note(table) for table in part.tables(3)) if part else (),
         files=_files(path),
+        shapes={tensor.text(3): tuple(int(n) for n in tensor.numbers(0)) for tensor in main.tables(0)},
         signature=_signature(model, tensors),
     )
 
