@@ -17,6 +17,12 @@ SIMILAR = {
     "saved_ms": "Time that computing would have taken, since the start.",
 }
 """What is shown of the cache of similar pictures, and in which words."""
+HOST = {
+    "starts": "Times that the process of a pipeline's model was started.",
+    "crashes": "Times that a process of a pipeline's model ended by itself.",
+    "hangs": "Times that a process of a pipeline's model was killed because a run passed its deadline.",
+}
+"""What is shown of a model in a process of its own, since it was loaded, and in which words."""
 
 
 class Meters:
@@ -109,6 +115,12 @@ class Meters:
         """Show how near-duplicate pictures of `pipeline` are answered; `read()` gives `SIMILAR` keys, or nothing."""
         for key, text in SIMILAR.items():
             family = self._registry.gauge(f"limpet_similar_{key}", text, ["pipeline"])
+            family.at(pipeline).read_from(lambda k=key: read().get(k, 0.0))  # type: ignore[misc]
+
+    def watch_host(self, pipeline: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Show what became of the process of `pipeline`'s model; `read()` gives `HOST` keys, or nothing."""
+        for key, text in HOST.items():
+            family = self._registry.gauge(f"limpet_host_{key}", text, ["pipeline"])
             family.at(pipeline).read_from(lambda k=key: read().get(k, 0.0))  # type: ignore[misc]
 
     def watch_numbers(self, prefix: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from agent.inference import Inference
 from agent.records import Draft, Finding, Result, Sample, View
 from agent.rules import RuleState, initial, step
+from agent.runtime import RunnerInfo
 from agent.settings.core import PipelineConfig
 from pipelines import Detector, Follow, Gate, Post, Pre, Window, make_step
 from pipelines.chain import Chain, make_posts
@@ -83,8 +84,7 @@ class Pipeline:
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.config = config
-        self.runner = inference.runner.info if inference else None
-        self.model = self.runner.model if self.runner else None
+        self.model = inference.runner.info.model if inference else None
         self.demonstration = inference.manifest.demonstration if inference else ""
         self._steps = steps
         self._inference = inference
@@ -97,6 +97,11 @@ class Pipeline:
         self._detector_state = steps.detector.initial() if steps.detector else None
         self._post = Chain(steps.post)
         self._rules = [(rule, initial(rule)) for rule in config.rule]
+
+    @property
+    def runner(self) -> RunnerInfo | None:
+        """What runs the model, as of now."""
+        return self._inference.runner.info if self._inference else None
 
     def feed(self, sample: Sample) -> Iterator[Outcome]:
         """Run every view that `sample` completes. Raises ModelError when the model refuses one."""

@@ -22,6 +22,8 @@ from agent.runtime.remote import RemoteRunner
 from agent.settings.runtime import RuntimeOptions
 from agent.strict import build
 from tests import vendors
+from tests.agents import limpet, running, site, status
+from tests.test_agent import COUNTING
 from tests.tiny_models import make_model, manifest_text
 from tests.vendors import program, vendor_model, vendor_python
 
@@ -501,3 +503,60 @@ def test_keys_that_need_a_process_are_refused_without_one():
         with pytest.raises(ConfigError, match='need isolation = "process"'):
             build(RuntimeOptions, key, "p.toml [model.runtime]")
         assert build(RuntimeOptions, key | {"isolation": "process"}, "p.toml [model.runtime]").isolation == "process"
+
+
+# --- in the agent -----------------------------------------------------------------------------------------------------
+
+SHAKY = """
+schema = 1
+name = "shaky"
+source = "rows"
+[window]
+step = "rows"
+length = 4
+hop = 4
+[model]
+name = "MODEL"
+[model.runtime]
+isolation = "process"
+python = "PYTHON"
+[[rule]]
+kind = "every"
+period_s = 0.05
+"""
+STEPS = '[[pre]]\nstep = "flatten"\n[decoder]\nstep = "reconstruction"\nthreshold = 0.1\n'
+
+
+def test_the_agent_goes_on_while_a_model_crashes(tmp_path):
+    """A model that takes its process along again and again: its pipeline misses views, comes back, and is counted; the
+    other pipeline and the events of both go on, and the agent stays what it was."""
+    python = vendor_python(tmp_path)
+    vendor_model(tmp_path / "model")
+    text = (tmp_path / "model" / "model.toml").read_text().replace('"tensor"', '"series"')
+    (tmp_path / "model" / "model.toml").write_text(text.replace("[[artifact]]", STEPS + "[[artifact]]"))
+    rows = [1] * 20 + [vendors.SEGFAULT] * 4 + [1] * 16
+    (tmp_path / "rows.csv").write_text("t,x\n" + "".join(f"{i / 20:.2f},{x}\n" for i, x in enumerate(rows)))
+    (tmp_path / "shaky.toml").write_text(
+        SHAKY.replace("MODEL", str(tmp_path / "model")).replace("PYTHON", str(python))
+    )
+    (tmp_path / "count.toml").write_text(COUNTING)
+    with site(tmp_path) as place:
+        place.add("rows", tmp_path / "shaky.toml", kind="replay", path=str(tmp_path / "rows.csv"), loop=True)
+        place.add("more", tmp_path / "count.toml", kind="replay", path=str(tmp_path / "rows.csv"), loop=True)
+        config, _ = place.write()
+        with running(config, tmp_path / "agent.log") as agent:
+            told = status(place.socket, lambda s: s["pipelines"]["shaky"]["host"]["crashes"] >= 2, 60)
+            events = [told["pipelines"][name]["events"] for name in ("shaky", "count")]
+            again = status(
+                place.socket,
+                lambda s: s["health"] == "ok" and all(
+                    s["pipelines"][n]["events"] > e for n, e in zip(("shaky", "count"), events, strict=True)
+                ),
+                60,
+            )  # fmt: skip
+            words = limpet("status", "--config", config).communicate(timeout=30)[0]
+            assert agent.poll() is None
+    assert again["pipelines"]["shaky"]["refused"] >= 2
+    assert again["pipelines"]["shaky"]["host"]["starts"] == 1
+    assert "in a process of its own: 1 starts" in words
+    assert "ended with SIGSEGV" in words

@@ -53,7 +53,7 @@ class Interpreter:
     def allocate_tensors(self): pass
     def reset_all_variables(self): pass
     def set_tensor(self, index, value): self.held[index] = value.copy()
-    def get_tensor(self, index): return self.held[index].copy()
+    def tensor(self, index): return lambda: self.held[index]
     def invoke(self):
         deed, self.held[1] = int(self.held[0][0, 0]), self.held[0] + 1
         if deed == 101: ctypes.string_at(0)

@@ -76,6 +76,7 @@ class Report:
                 "runtime": pipeline.runner.runtime,
                 "used": pipeline.runner.used,
                 "prepared": pipeline.runner.prepared,
+                "host": asdict(pipeline.runner.host) if pipeline.runner.host else None,
                 "fallbacks": [f"{f.asked}: {f.reason}" for f in pipeline.runner.fallbacks],
             }
         if pipeline.demonstration:
@@ -89,6 +90,12 @@ def similar_numbers(pipeline: Pipeline | Seat) -> dict[str, float]:
     """How near-duplicate pictures are answered now, by the names of `SimilarCounts`; empty where they are not."""
     eyes = pipeline.pipeline.inference if isinstance(pipeline, Seat) else pipeline.inference
     return {} if eyes is None or eyes.similar is None else asdict(eyes.similar.counts)
+
+
+def host_numbers(pipeline: Pipeline | Seat) -> dict[str, float]:
+    """How often the process of its model was started, crashed and was killed; empty where it has none."""
+    host = pipeline.runner.host if pipeline.runner else None
+    return {} if host is None else {"starts": host.starts, "crashes": host.crashes, "hangs": host.hangs}
 
 
 def running(lanes: Iterable[LaneState], made: Assembled) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from agent.app.assembly import Assembled, assemble
-from agent.app.report import similar_numbers
+from agent.app.report import host_numbers, similar_numbers
 from agent.app.shelf import Shelf
 from agent.app.succession import Place, Succession
 from agent.app.tidings import Tidings
@@ -62,6 +62,8 @@ class Upkeep:
             self._introduce(seat)
             if similar_numbers(seat):
                 self._meters.watch_similar(seat.config.name, partial(similar_numbers, seat))
+            if host_numbers(seat):
+                self._meters.watch_host(seat.config.name, partial(host_numbers, seat))
         text = "Models in memory, as [models] resident_mb counts them: by the size of their files."
         self._meters.watch_numbers("models", text, self.shelf.residency.numbers)
         self._meters.watch_numbers("cache", "Result cache, since the start.", lambda: asdict(self.shelf.cache.counts))

@@ -66,6 +66,9 @@ def _pipeline(name: str, pipeline: dict[str, Any]) -> Iterator[str]:
     if pipeline.get("demonstration"):
         yield f"    a demonstration: {pipeline['demonstration']}"
     yield from (f"    fallback: {reason}" for reason in pipeline.get("fallbacks", ()))
+    if host := pipeline.get("host"):
+        counts = f"{host['starts']} starts, {host['crashes']} crashes, {host['hangs']} hangs"
+        yield f"    in a process of its own: {counts}" + (f"; the last {host['last']}" if host["last"] else "")
     if "similar" in pipeline:
         yield f"    similar pictures: {_similar(pipeline['similar'])}"
 

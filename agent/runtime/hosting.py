@@ -47,7 +47,7 @@ class Hosting:
     def __init__(self, python: Path | None) -> None:
         """Start host.py in `python`, or in the one that runs this. Raises LostError when there is no such program."""
         self.python = str(python or sys.executable)
-        self._number, self._words, self._open = 0, "", True
+        self._number, self._heard, self._words, self._open = 0, 0, "", True
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         alive, self._lifeline = os.pipe()
         self._said = os.memfd_create("host-says", os.MFD_CLOEXEC)
@@ -74,20 +74,22 @@ class Hosting:
         """Send a message, return the answer's body. Raises RefusedError, and LostError also when the limit passes."""
         self._number += 1
         packet = program.HEAD.pack(kind, self._number) + body
-        return self._asked(packet, limit_s, descriptors)
+        answer = self._asked(packet, limit_s, descriptors)
+        self._heard = self._size()
+        return answer
 
     def connect(self, connection: socket.socket, memory: int, limit_s: float) -> int:
         """Give the host one end of a connection and the memory for its tensors; returns the connection's number."""
         self.ask(program.CONNECT, b"", limit_s, (connection.fileno(), memory))
         return self._number
 
-    def ended(self, number: int) -> str:
+    def ended(self, number: int, *, hangs: bool) -> str:
         """See to it that the worker of connection `number` has ended, and say how: it alone, or the whole host.
 
         Raises LostError when the host is gone with it; then it is closed, too.
         """
         try:
-            body = self._asked(program.HEAD.pack(program.ENDED, number), _ENDED_WAIT_S, ())
+            body = self._asked(program.HEAD.pack(program.ENDED, number) + bytes([hangs]), _ENDED_WAIT_S, ())
         except ModelError:
             raise LostError(self.end()) from None
         status = struct.unpack("<i", body)[0] if len(body) == 4 else 0
@@ -125,10 +127,13 @@ class Hosting:
             raise LostError(f"cannot be reached: {exc.strerror}") from exc
         return body_of(answer, number)
 
+    def _size(self) -> int:
+        """Of what it wrote to standard error, bytes."""
+        return os.fstat(self._said).st_size
+
     def _complaint(self) -> str:
-        """The last lines that it wrote to standard error, ready to stand behind an error message."""
-        size = os.fstat(self._said).st_size
-        said = os.pread(self._said, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode(errors="replace")
+        """The last lines that it wrote since it answered last, ready to stand behind an error message."""
+        said = os.pread(self._said, _TAIL_BYTES, max(self._heard, self._size() - _TAIL_BYTES)).decode(errors="replace")
         lines = ["".join(c for c in line if c.isprintable()) for line in said.splitlines() if line.strip()]
         return f"; it said: {' | '.join(lines[-3:])}" if lines else ""
 

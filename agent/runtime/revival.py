@@ -60,7 +60,7 @@ class Revival:
                 return ModelError(f"{self._where}: its host {self.tally.last}")  # it was counted when it went
             hung, gone = isinstance(why, HungError), False
             try:
-                how = connection.hosting.ended(connection.number)
+                how = connection.hosting.ended(connection.number, hangs=hung)
             except LostError as exc:
                 how, gone = str(exc), True
             return self._lost(f"was killed because {why}" if hung else how, all_of_it=gone, hung=hung)

@@ -53,8 +53,8 @@ class RuntimeOptions:
     load_deadline_s: Annotated[float, Range(1, 3600)] = 120.0
     """With isolation = "process": loading the model may take this long, seconds."""
     memory_limit_mb: Annotated[float, Range(0, 1 << 20)] = 0.0
-    """With isolation = "process": address space of each of its processes, MB (10^6 bytes), libraries and mapped files
-    included; beyond it the model's process fails, nothing else. 0: no limit."""
+    """With isolation = "process": private memory that each of its processes may ask for, MB (10^6 bytes); beyond it that
+    process fails, nothing else. 0: no limit."""
 
     def __post_init__(self) -> None:
         """A key that would do nothing is a mistake."""
