@@ -9,6 +9,7 @@ import ctypes
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -57,6 +58,8 @@ class Task:
     root: str = ""
     """Folder that `file` is relative to, when it is not the manifest's."""
     limit_bytes: int = 512_000_000
+    memory_bytes: int = 0
+    """Most private memory; 0: no limit."""
     run_s: float = 1.0
     """Time for the timed runs, seconds."""
 
@@ -66,12 +69,16 @@ def main(task: Task) -> None:
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # native libraries print where they like
     ctypes.CDLL(None).prctl(_PARENT_GONE, signal.SIGKILL, 0, 0, 0)
+    if task.memory_bytes:  # whoever has a limit over all its processes must not be ended by this one
+        resource.setrlimit(resource.RLIMIT_DATA, (task.memory_bytes, task.memory_bytes))
     try:
         figures = _done(task)
     except LimpetError as exc:
         figures = {"why": str(exc)}
     except OSError as exc:
         figures = {"why": f"{exc.filename or task.into}: {exc.strerror}"}
+    except MemoryError:
+        figures = {"why": f"preparing it takes more than {task.memory_bytes / 1e6:g} MB of memory"}
     told.write(json.dumps(figures) + "\n")
     told.flush()
 

@@ -61,13 +61,13 @@ class Outcome:
 
 def prepare(
     manifest: Manifest, artifact: Artifact, place: Place, *, root: Path | None = None,
-    limit_bytes: int = 512_000_000, again: bool = False, wait_s: float = 2 * TIME_S,
+    limit_bytes: int = 512_000_000, again: bool = False, wait_s: float = 2 * TIME_S, memory_bytes: int = 0,
 ) -> Outcome:  # fmt: skip
     """Make the prepared files of `artifact`, unless good ones are there; `again`: also when preparing gained nothing.
 
     `root`: folder that the artifact's file is relative to, when it is not the manifest's. Waits up to `wait_s` seconds
-    for another process that prepares. Raises PrepareError when they cannot be written, ModelError for a model file that
-    cannot be loaded at all.
+    for another process that prepares; `memory_bytes` limits the private memory of each child, 0: not at all. Raises
+    PrepareError when they cannot be written, ModelError for a model file that cannot be loaded at all.
     """
     begin_s = time.monotonic()
     model_bytes = _size_bytes((root or manifest.folder) / artifact.file)
@@ -81,7 +81,8 @@ def prepare(
         if known := _known(place.folder, key, artifact, again=again):
             return known
         _refuse_full(place, model_bytes, _room_factor(artifact))
-        made = _made(manifest, artifact, place.folder, key, root, limit_bytes)
+        limits = {"limit_bytes": limit_bytes, "memory_bytes": memory_bytes}
+        made = _made(manifest, artifact, place.folder, key, root, limits)
     return Outcome(
         artifact.file, "refused" if made.refused else "made", made.refused, made.figures,
         sum(blob.size_bytes for blob in made.files), time.monotonic() - begin_s,
@@ -112,7 +113,7 @@ def _known(root: Path, key: Key, artifact: Artifact, *, again: bool) -> Outcome 
 
 
 def _made(
-    manifest: Manifest, artifact: Artifact, root: Path, key: Key, artifact_root: Path | None, limit_bytes: int
+    manifest: Manifest, artifact: Artifact, root: Path, key: Key, artifact_root: Path | None, limits: Mapping[str, int]
 ) -> Record:
     into = Path(tempfile.mkdtemp(prefix=NEW, dir=root))
     try:
@@ -120,7 +121,7 @@ def _made(
         user = _user((artifact_root or manifest.folder) / artifact.file, root)
         if user:
             os.chown(into, user, -1)
-        words = {"model": str(manifest.folder), "file": artifact.file, "into": str(into), "limit_bytes": limit_bytes}
+        words = {"model": str(manifest.folder), "file": artifact.file, "into": str(into), **limits}
         words |= {"root": str(artifact_root or ""), "run_s": RUN_S, "user": user}
         record = _tried(key, words, into, _size_bytes((artifact_root or manifest.folder) / artifact.file))
         put(root, into, record)

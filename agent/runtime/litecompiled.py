@@ -9,7 +9,6 @@ Source of the declarations: LiteRT's headers litert/c/*.h, version 2.3.
 """
 
 import ctypes
-import importlib.metadata
 import importlib.util
 import threading
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from agent.runtime.contract import (
     reference,
     turn,
 )
+from agent.runtime.prepared import installed_version
 from agent.settings.runtime import RuntimeOptions
 
 PACKAGE: Final = "ai-edge-litert"
@@ -131,7 +131,7 @@ class CompiledRunner:
         except ModelError:
             self._calls.close()
             raise
-        version = importlib.metadata.version(PACKAGE)
+        version = installed_version(PACKAGE)
         self.info = RunnerInfo(
             reference(manifest, artifact), PACKAGE, version, ("xnnpack", "cpu"), notes, options.threads, recipe,
         )  # fmt: skip

@@ -9,7 +9,6 @@ numpy 2 and then fails when an interpreter is built, so what counts is the build
 
 import ctypes
 import importlib
-import importlib.metadata
 import math
 import threading
 from collections.abc import Iterable, Mapping
@@ -33,6 +32,7 @@ from agent.runtime.contract import (
     reference,
     turn,
 )
+from agent.runtime.prepared import installed_version
 from agent.settings.runtime import DelegateOptions, RuntimeOptions
 
 _PACKAGES = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tflite_runtime.interpreter", "tflite-runtime"))
@@ -65,7 +65,7 @@ class LiteRunner:
         match_ports(self._where, self.outputs, (_declared(d, self._where) for d in outs), all_of_them=False)
         self._reads = _indices(outs, {port.graph_name: port.name for port in self.outputs})
         self.info = RunnerInfo(
-            reference(manifest, artifact), package, importlib.metadata.version(package), used,
+            reference(manifest, artifact), package, installed_version(package), used,
             (*notes, *fallbacks, *more, *reasons), options.threads,
         )  # fmt: skip
 

@@ -47,6 +47,8 @@ class Source(Protocol):
     ) -> None: ...
 
 
+Prepare = Callable[[str, Pick], None]
+"""Makes what a large model of the depot is mapped from, or does not."""
 Probe = Callable[[str, Pick], str]
 """Tries a model of the depot in a process of its own: why it cannot stay, or an empty text."""
 
@@ -55,12 +57,13 @@ class Flow:
     """Carries jobs out, one after the other."""
 
     def __init__(
-        self, device: Device, book: Book, source: Source, probe: Probe, between: Callable[[], None] = lambda: None
-    ) -> None:
+        self, device: Device, book: Book, source: Source, probe: Probe, between: Callable[[], None] = lambda: None,
+        prepare: Prepare = lambda *_: None,
+    ) -> None:  # fmt: skip
         """`between`: called at least once per second of a download, for what must not wait for its end."""
         self._device, self._book, self._probe = device, book, probe
         self.source = source
-        self._between = between
+        self._between, self._prepare = between, prepare
 
     def run(self, job: Job, told: Callable[[Progress], None] = lambda _: None) -> Progress:
         """Carry out `job`, or say how it ended when its id was seen before. Raises UpdateError: the disk refuses."""
@@ -169,6 +172,7 @@ class Flow:
         if wanted.kind == "agent":
             return  # a release is proved by the step that installs it
         if not (why := self._probe(wanted.name, wanted.pick)):
+            self._prepare(wanted.name, wanted.pick)
             return
         with Writer(self._device.folder) as writer:
             writer.save(writer.state.refuse(wanted.name, wanted.pick, why))

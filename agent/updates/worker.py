@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agent.config import read_tables
 from agent.depot import AGENT, Pick, State, Writer, read_state
@@ -34,6 +34,9 @@ from agent.updates.timer import in_window
 from agent.updates.trial_run import Candidate
 from agent.updates.verdicts import cut_off, judge
 from agent.updates.wanted import Device
+
+if TYPE_CHECKING:
+    from agent.updates.preparing import Preparer
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +152,7 @@ class Worker:
                 with locked(self._folder / JOB_LOCK) as free:
                     if free:
                         yield
-                        tidy(self._folder)
+                        self._tidy()
                         self._book.trim()
                         follow(self._folder, self._book)
                         return
@@ -170,7 +173,7 @@ class Worker:
                 source = held.enter_context(opened(device.config, self._place))
             except UpdateError as exc:
                 raise _ClosedError(exc) from exc
-            yield Flow(device, self._book, source, self._probe, self._between)
+            yield Flow(device, self._book, source, self._probe, self._between, self._prepare)
 
     def _between(self) -> None:
         self._local()
@@ -206,6 +209,31 @@ class Worker:
             str(self._folder), name, pick.version, pick.sha256, config.probe_s, int(config.probe_memory_mb * 1e6),
             int(config.size_mb * 1e6), str(config.decryption_key or ""),
         ))  # fmt: skip
+
+    def _prepare(self, name: str, pick: Pick) -> None:
+        if preparer := self._preparer():
+            preparer.version(name, pick)
+
+    def _tidy(self) -> None:
+        """Remove what the record no longer names, and bring prepared files up to what it does name."""
+        preparer = self._preparer()
+        before = preparer.digests() if preparer else set()
+        tidy(self._folder)
+        if preparer:
+            preparer.forget(before - preparer.digests())
+            preparer.kept()
+
+    def _preparer(self) -> "Preparer | None":
+        """None where there is no model to prepare: then nothing of it is loaded."""
+        if not any((self._folder / "models").glob("*/*")):
+            return None
+        from agent.updates.preparing import Preparer
+
+        try:
+            return Preparer(self._terms.path, self._terms.updates)
+        except ConfigError as exc:
+            log.warning("update prepared=no reason=%s", exc)
+            return None
 
     def _factory_version(self, name: str) -> str:
         """What is in the package; empty when nothing of this name is."""
