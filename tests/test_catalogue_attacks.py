@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.catalogue import PinnedFile, load_entry, state_of
+from agent.catalogue import PinnedFile, load_entry, proved, state_of
 from agent.catalogue import add as add_entry
 from agent.catalogue.carrier import opened
 from agent.errors import ModelError
@@ -18,6 +18,7 @@ from agent.registry import installed
 from tests.fault_server import Fault, FaultServer
 from tests.shop import BALLAST, COMMIT, PLACE, left, limpet, make_entry
 from tests.test_fetch import certificate
+from tests.tiny_models import make_model
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -178,6 +179,26 @@ def test_a_link_in_a_catalogue_is_refused(shop, tmp_path):
     (shop[0] / "tiny" / "model" / "labels.txt").symlink_to("/etc/passwd")
     with pytest.raises(ModelError, match=r"labels\.txt: this is no plain file"):
         load_entry(shop[0] / "tiny")
+
+
+@pytest.mark.parametrize("signal_name", ["SIGSEGV", "SIGABRT"])
+def test_a_model_that_crashes_its_runtime_takes_nobody_along(add, monkeypatch, tmp_path, signal_name):
+    """The self-test is a child's: its end is told by its signal, and nothing stays."""
+    library = tmp_path / "crash"
+    library.mkdir()
+    text = f"import os, signal\nos.kill(os.getpid(), signal.{signal_name})\n"
+    (library / "onnxruntime.py").write_text(text)  # stands for a runtime that a hostile file crashes
+    monkeypatch.setenv("PYTHONPATH", str(library))
+    status, err = add()
+    assert (status, f"it ended the process that tries it with {signal_name}" in err) == (1, True)
+    assert left(tmp_path / "models") == []
+
+
+def test_a_model_that_never_ends_is_given_up(tmp_path):
+    """At the deadline of its self-test."""
+    make_model(tmp_path / "tiny", "copy", "onnx")
+    with pytest.raises(ModelError, match=r"was not done after 0\.01 s"):
+        proved(tmp_path / "tiny", time_s=0.01)
 
 
 def test_a_place_that_is_a_link_is_left_alone(add, tmp_path):

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.catalogue import proved
+from agent.errors import ModelError
 from agent.registry import installed, verified
 from tests.fault_server import FaultServer
 from tests.shop import PLACE, limpet, make_entry
-from tests.test_install import able, checkout, image, mode  # noqa: F401
+from tests.test_install import ROOT, able, checkout, image, mode  # noqa: F401
+from tests.tiny_models import make_model
 
 NOBODY = 65534
 
@@ -64,6 +67,24 @@ def test_the_agents_user_reads_what_root_added_and_changes_nothing(capsys, tmp_p
         words = ("add", "tiny", "--catalogue", catalogue, "--into", root, "--mirror", mirror.url)
         assert limpet(capsys, *words)[0] == 0
         assert _as_nobody(lambda: _read_and_fail_to_write(root)) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+def test_what_root_adds_is_tried_as_the_agents_user(monkeypatch):
+    """Seen by a file that root alone may read: the child that tries the model cannot."""
+    monkeypatch.setattr("agent.catalogue.proof.AGENT_USER", "nobody")
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    monkeypatch.setenv("PYTHONPATH", sysconfig.get_path("purelib"))
+    asked = [sys.executable, "-c", f"import sys, numpy; sys.path.insert(0, {str(ROOT)!r}); import agent"]
+    if subprocess.run(asked, cwd="/", user=NOBODY, capture_output=True, check=False).returncode:
+        pytest.skip("on this machine nobody may run /usr/bin/python3 with this environment's packages")
+    with tempfile.TemporaryDirectory() as open_to_all:
+        Path(open_to_all).chmod(0o755)
+        make_model(Path(open_to_all) / "tiny", "copy", "onnx")
+        assert "onnxruntime" in proved(Path(open_to_all) / "tiny")
+        (Path(open_to_all) / "tiny" / "copy.onnx").chmod(0o600)
+        with pytest.raises(ModelError, match="Permission denied"):
+            proved(Path(open_to_all) / "tiny")
 
 
 def _read_and_fail_to_write(root):
