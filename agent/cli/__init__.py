@@ -23,7 +23,7 @@ COMMANDS = {
     "replay": "run a recording through a pipeline, every sample in order",
     "outbox": "look into the store of events that wait for the broker",
     "audit": "the trail of commands: who asked for what, and whether it is whole",
-    "models": "list and verify models, or describe a new one",
+    "models": "list, verify, try and add models, or describe a new one",
     "request": "ask devices to update, roll back, ...; signed, with live progress",
     "update": "bring signed models onto this device, and prove them",
     "keys": "make keys for a device, a reader or a technician",
