@@ -13,7 +13,6 @@ from agent.config import load_config, load_pipeline
 from agent.errors import ConfigError, ModelError
 from agent.inference import Inference
 from agent.loading import open_model
-from agent.manifest import load_manifest
 from agent.meters import Meters
 from agent.metrics import Registry
 from agent.pipeline import Pipeline, make_steps
@@ -21,32 +20,16 @@ from agent.records import Sample, View
 from agent.settings.core import ModelUse, PipelineConfig
 from agent.settings.runtime import CacheConfig, ModelsConfig, SimilarConfig
 from agent.trial.seat import Seat
+from tests.eyes import HEIGHT, WIDTH, make_eyes, scene
 from tests.tiny_models import make_model
 
-HEIGHT, WIDTH = 48, 64
-LABELS = [f"dark{n}" for n in range(150)] + [f"light{n}" for n in range(106)]
 NEAR = SimilarConfig(enabled=True, max_error=0.1, recheck_every=10)
 """At 10 % a threshold is proved by 29 comparisons."""
-TAIL = """
-[decoder]
-step = "segments"
-skip = {skip}
-min_share = 0.01
-[[post]]
-step = "tracks"
-confirm = 1
-bridge_s = 0.0
-[[artifact]]"""
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    """A model whose classes are the grey levels of its picture, and whose own [[post]] follows light things."""
-    folder = tmp_path_factory.mktemp("eyes")
-    make_model(folder, "copy", "onnx", dtype="uint8", shape=(1, HEIGHT, WIDTH), extra=f"labels = {LABELS}")
-    text = (folder / "model.toml").read_text().replace('modality = "tensor"', 'modality = "image"')
-    (folder / "model.toml").write_text(text.replace("[[artifact]]", TAIL.format(skip=LABELS[:150])))
-    return load_manifest(folder)
+    return make_eyes(tmp_path_factory.mktemp("eyes"))
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +37,6 @@ def runner(manifest):
     opened = open_model(manifest)
     yield opened
     opened.close()
-
-
-def scene(n, thing=True, noise=1):
-    """A dark picture with a noise, and a light thing."""
-    chance = np.random.default_rng(n)
-    picture = (90 + chance.integers(-noise, noise + 1, (HEIGHT, WIDTH))).astype(np.uint8)
-    if thing:
-        picture[10:30, 20:40] = 200
-    return picture
 
 
 def look(infer, n, **more):

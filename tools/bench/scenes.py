@@ -84,9 +84,14 @@ def evening(t_s: float, chance: np.random.Generator) -> Moment:
     return Moment(light=lamp(t_s, chance).light, thing_x_px=visits(t_s, chance).thing_x_px)
 
 
+def afternoon(t_s: float, chance: np.random.Generator) -> Moment:
+    """Clouds, and a thing that moves slowly."""
+    return Moment(light=clouds(t_s, chance).light, thing_x_px=slow(t_s, chance).thing_x_px)
+
+
 SCENES: dict[str, Scene] = {
     "still": still, "dusk": dusk, "lamp": lamp, "clouds": clouds, "shake": shake, "slow": slow, "visits": visits,
-    "evening": evening,
+    "evening": evening, "afternoon": afternoon,
 }  # fmt: skip
 
 
