@@ -402,3 +402,26 @@ def test_the_command_prepares_lists_and_removes(ready, tmp_path, capsys):
     assert not list((tmp_path / "prepared").glob("[!.]*/"))
     assert main(["models", "prepare", "--config", str(config)]) == 2
     assert "--all" in capsys.readouterr().err
+
+
+def test_the_bench_shows_what_is_saved(ready, tmp_path, capsys):
+    """Two processes share the mapped weights; plainly each has its own copy."""
+    manifest, place, _ = ready
+    config = tmp_path / "limpet.toml"
+    config.write_text(f'schema = 1\n[models]\nprepared = "{place.folder}"\n')
+    words = ["bench", "memory", "--config", str(config), "--processes", "2", str(manifest.folder)]
+    assert main([*words, "--json"]) == 0
+    plain, mapped = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (plain["way"], mapped["way"]) == ("plain", files_of(manifest.artifacts[0].runs_on, place.folder).recipe)
+    assert plain["private_bytes"] > 0.9e6 * SIZE_MB
+    assert mapped["private_bytes"] < 0.4 * plain["private_bytes"]
+    assert mapped["pss_bytes"] < plain["pss_bytes"]
+
+
+def test_the_bench_says_why_a_model_is_not_mapped(ready, tmp_path, capsys):
+    """And goes on with the others."""
+    manifest, _, _ = ready
+    config = tmp_path / "limpet.toml"
+    config.write_text(f'schema = 1\n[models]\nprepared = "{tmp_path / "none"}"\n')
+    assert main(["bench", "memory", "--config", str(config), str(manifest.folder)]) == 0
+    assert "not mapped: there are none" in capsys.readouterr().out

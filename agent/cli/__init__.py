@@ -23,6 +23,7 @@ COMMANDS = {
     "replay": "run a recording through a pipeline, every sample in order",
     "outbox": "look into the store of events that wait for the broker",
     "audit": "the trail of commands: who asked for what, and whether it is whole",
+    "bench": "what models cost in memory on this machine",
     "models": "list, verify, try and add models, or describe a new one",
     "request": "ask devices to update, roll back, ...; signed, with live progress",
     "update": "bring signed models onto this device, and prove them",

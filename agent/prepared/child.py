@@ -6,7 +6,6 @@ its outputs; `save` writes the prepared files; `prepared` loads those, runs and 
 """
 
 import ctypes
-import importlib
 import json
 import os
 import resource
@@ -29,7 +28,7 @@ from agent.manifest import Artifact, Input, Manifest, load_manifest
 from agent.process import private_bytes
 from agent.records import Array
 from agent.registry import verified
-from agent.runtime import Prepared, Runner, open_runner
+from agent.runtime import Prepared, Runner, open_runner, preload
 from agent.runtime.prepared import CACHE, RECIPES, files_of
 from agent.settings.runtime import RuntimeOptions
 
@@ -115,7 +114,7 @@ def _saved(manifest: Manifest, artifact: Artifact, path: Path, into: Path) -> di
 def _measured(
     manifest: Manifest, artifact: Artifact, path: Path, into: Path, prepared: Prepared | None, run_s: float
 ) -> dict[str, Any]:
-    importlib.import_module(f"agent.runtime.{'litert' if artifact.runs_on == 'litert' else 'ort'}")
+    preload(artifact.runs_on)
     ran_before = private_bytes()  # without what the packages take by themselves
     begin_s = time.perf_counter()
     with peak() as seen:
@@ -136,15 +135,21 @@ def _measured(
 def _inputs(manifest: Manifest, runner: Runner) -> Iterator[dict[str, Array]]:
     """Raw tensors for every port: golden ones as far as they are npz, then random ones."""
     feeds = {port.name for port in manifest.feeds}
-    first = {port.name: _random(port, np.random.default_rng(0)) for port in runner.inputs}
+    first = random_inputs(runner)
     yield first
     for golden in manifest.goldens:
         if golden.input.endswith(".npz"):
             given = read_npz(manifest.folder / golden.input)
             yield first | {name: array for name, array in given.items() if name in feeds}
     for seed in range(1, INPUTS):
-        yield {port.name: _random(port, np.random.default_rng(seed)) for port in runner.inputs}
+        yield random_inputs(runner, seed)
     yield first
+
+
+def random_inputs(runner: Runner, seed: int = 0) -> dict[str, Array]:
+    """Raw tensors over the whole range of each port; constants, and zeros for what may be an index."""
+    rng = np.random.default_rng(seed)
+    return {port.name: _random(port, rng) for port in runner.inputs}
 
 
 def _random(port: Input, rng: np.random.Generator) -> Array:

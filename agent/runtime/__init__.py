@@ -19,7 +19,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __all__ = [
     "Declared", "Fallback", "Prepared", "Runner", "RunnerInfo", "RuntimeMissingError", "Slots", "answers",
-    "declared_ports", "dequantise", "open_runner", "quantise",
+    "declared_ports", "dequantise", "open_runner", "preload", "quantise",
 ]  # fmt: skip
 
 
@@ -50,6 +50,19 @@ def open_runner(
     from agent.runtime.ort import OrtRunner
 
     return OrtRunner(manifest, artifact, options, path, slots, notes, prepared)
+
+
+def preload(runtime: Runtime) -> None:
+    """Import the foreign package that files of `runtime` need, which the first model would do otherwise.
+
+    Raises RuntimeMissingError.
+    """
+    if runtime == "litert":
+        from agent.runtime import litert
+
+        litert.preload()
+    else:
+        from agent.runtime import ort  # noqa: F401
 
 
 def declared_ports(path: Path, runtime: Runtime) -> tuple[tuple[Declared, ...], tuple[Declared, ...]]:

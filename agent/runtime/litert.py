@@ -91,6 +91,11 @@ class LiteRunner:
             self._interpreter = None
 
 
+def preload() -> None:
+    """Import the foreign package now. Raises RuntimeMissingError."""
+    _library()
+
+
 def declared_ports(path: Path) -> tuple[tuple[Declared, ...], tuple[Declared, ...]]:
     """The inputs and outputs that the file declares. Raises ModelError."""
     module, _, _ = _library()
