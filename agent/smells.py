@@ -19,14 +19,13 @@ _ALIKE = 1e-4
 
 def smells(
     manifest: Manifest,
-    fed: Mapping[str, Array],
+    fed: tuple[Mapping[str, Array], View | None],
     outputs: Sequence[Mapping[str, Array]],
     found: Sequence[tuple[View, tuple[Finding, ...]]],
 ) -> Iterator[str]:
-    """One sentence per sign. `fed`: raw tensors of a view; `outputs`: real values of each view by port."""
-    picture = found[0][0] if found and manifest.modality == "image" else None
-    for name, tensor in fed.items():
-        yield from _input(name, tensor, picture)
+    """One sentence per sign. `fed`: raw tensors by port, and their view; `outputs`: real values of each view by port."""
+    for name, tensor in fed[0].items():
+        yield from _input(name, tensor, fed[1] if manifest.modality == "image" else None)
     step = (manifest.decoder or {}).get("step", "")
     if not step:
         yield "the model has no [decoder]: nothing can be found; outputs are shown by limpet infer --outputs"

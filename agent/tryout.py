@@ -21,46 +21,61 @@ from pipelines.boxes import picture_size
 from pipelines.segment import class_map
 
 _MOST_PX = 1600
-_FED_VIEWS = 32
+_SAMPLE = 8
+_FED_SMALL, _SMALL = 400, 1 << 16
+"""Sounds often begin with silence: of small views more are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """A view and what the model made of it."""
 
-    number: int
     view: View
     inferred: Inferred
 
 
-class Tryout:
-    """A stream of views through a model, remembered.
+Found = tuple[float | None, Finding]
+"""A finding and when its view began, stream seconds; none: at the end of the input."""
 
-    `fed`: the raw tensors, by port, of that one of the first few views in which most happens.
-    """
+
+class Tryout:
+    """A stream of views through a model: all findings and times are remembered, and the first few views themselves."""
 
     def __init__(self, manifest: Manifest, runner: Runner) -> None:
         """Raises ModelError on a wrong step."""
         self.manifest, self.runner = manifest, runner
-        self.seen: list[Seen] = []
+        self.count = 0
+        """Views so far."""
+        self.sample: list[Seen] = []
+        """The first of them."""
         self.fed: dict[str, Array] = {}
-        self.ended: tuple[Finding, ...] = ()
+        """The raw tensors, by port, of that one of the first views in which most happens."""
+        self.fed_of: View | None = None
+        """The view that became them."""
+        self.found: list[Found] = []
+        self._times_ms: list[dict[str, float]] = []
         self._inference = Inference(manifest, runner)
 
     def look(self, view: View) -> Seen:
         """Run one view. Raises ModelError."""
-        if len(self.seen) < _FED_VIEWS:
-            fed = {port: tensor for port, (tensor, _) in self._made(view).items()}
-            if not self.fed or _variety(fed) > _variety(self.fed):
-                self.fed = fed
-        one = Seen(len(self.seen), view, self._inference(view))
-        self.seen.append(one)
+        one = Seen(view, self._inference(view))
+        if len(self.sample) < _SAMPLE:
+            self.sample.append(one)
+        if self.count < (_FED_SMALL if view.data.size < _SMALL else _SAMPLE):
+            self._keep_fed(view)
+        self.count += 1
+        self._times_ms.append(dict(one.inferred.timings_ms))
+        self.found += [(view.t0_s, finding) for finding in one.inferred.findings]
         return one
 
-    def finish(self) -> tuple[Finding, ...]:
-        """What was still open at the end; `ended` keeps it."""
-        self.ended = self._inference.finish()
-        return self.ended
+    def _keep_fed(self, view: View) -> None:
+        fed = {port: tensor for port, (tensor, _) in self._made(view).items()}
+        if self.fed_of is None or _variety(fed) > _variety(self.fed):
+            self.fed, self.fed_of = fed, view
+
+    def finish(self) -> None:
+        """The input is over: what was still open is found."""
+        self.found += [(None, finding) for finding in self._inference.finish()]
 
     @property
     def remembers(self) -> bool:
@@ -73,7 +88,7 @@ class Tryout:
 
     def median_ms(self) -> dict[str, float]:
         """The median of each stage over all views but the first, which warms up."""
-        rows = [one.inferred.timings_ms for one in (self.seen[1:] or self.seen)]
+        rows = self._times_ms[1:] or self._times_ms
         return {stage: statistics.median(row.get(stage, 0.0) for row in rows) for stage in ("pre", "run", "post")}
 
     def scene(self, seen: Seen, caption: str = "") -> Scene:

@@ -17,7 +17,8 @@ FLOORS = (
     },
     {
         "agent.backoff", "agent.broker", "agent.cache", "agent.cbor", "agent.clock", "agent.codec",
-        "agent.config", "agent.credentials", "agent.drawing", "agent.envelope", "agent.health", "agent.inbox", "agent.layers",
+        "agent.config", "agent.credentials", "agent.drawing", "agent.envelope", "agent.health", "agent.inbox",
+        "agent.layers",
         "agent.logs", "agent.manifest", "agent.meters", "agent.metrics", "agent.migrations", "agent.package",
         "agent.request", "agent.rules", "agent.settings", "agent.similar", "pipelines",
     },
@@ -41,7 +42,10 @@ ONE_DOOR = {
     "ai_edge_litert": {"agent/runtime/litert.py", "agent/runtime/host.py"},
     "tflite_runtime": {"agent/runtime/litert.py", "agent/runtime/host.py"},
     "paho": {"agent/mqtt/link.py"},
-    "cv2": {"agent/capture/camera.py", "agent/drawing/canvas.py", "pipelines/image.py", "pipelines/gates.py", "pipelines/thumbnail.py"},
+    "cv2": {
+        "agent/capture/camera.py", "agent/drawing/canvas.py", "pipelines/image.py", "pipelines/gates.py",
+        "pipelines/thumbnail.py",
+    },
     "sounddevice": {"agent/capture/audio.py"},
     "serial": {"agent/capture/sensor.py"},
     "cbor2": {"agent/cbor.py"},

@@ -231,7 +231,7 @@ def test_input_words_name_files_cameras_streams_and_sources(here):
 
 
 def smelt(manifest, fed=None, outputs=(), found=()):
-    return "\n".join(smells(manifest, fed or {}, outputs, found))
+    return "\n".join(smells(manifest, (fed or {}, found[0][0] if found else None), outputs, found))
 
 
 def described(name, **decoder):

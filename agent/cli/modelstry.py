@@ -16,7 +16,7 @@ from pathlib import Path
 from agent.cli.options import DEFAULT_CONFIG
 from agent.cli.tryinput import input_of
 from agent.cli.trylook import MOST_FRAMES, pictures, plot
-from agent.cli.trytell import Found, tell
+from agent.cli.trytell import tell
 from agent.config import load_pipeline
 from agent.drawing.blocks import blocks
 from agent.drawing.canvas import png
@@ -29,7 +29,7 @@ from agent.registry import find, holds_model
 from agent.settings.capture import SourceConfig
 from agent.settings.runtime import RuntimeOptions
 from agent.skeleton import FORMATS, guessed
-from agent.tryout import Tryout
+from agent.tryout import Found, Tryout
 
 _ABOUT = """Run a model on a picture, video, sound, table or camera, show what it finds, and draw it. MODEL may be a
 folder with a model.toml, the name of an installed model, or a bare model file: then its manifest is guessed."""
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, roots: Sequence[Path]) -> int:
         try:
             tryout = Tryout(manifest, runner)
             picture, found = _looked(tryout, source, args, show=show)
-            if not tryout.seen:
+            if not tryout.count:
                 raise ModelError(f"{args.input}: it holds no view for this model: it is too short or empty")
             tell(tryout, found)
         finally:
@@ -136,8 +136,7 @@ def _looked(
         plain = plot(tryout, source, args.seconds)
         if show and plain is not None:
             print(_in_terminal(plain))
-        found: list[Found] = [(seen, finding) for seen in tryout.seen for finding in seen.inferred.findings]
-        return plain, [*found, *((None, finding) for finding in tryout.ended)]
+        return plain, tryout.found
     made, told, height = list[Array](), list[Found](), 0
     for seen, picture in pictures(tryout, source, args.frames):
         if show:
@@ -145,7 +144,7 @@ def _looked(
             print((f"\x1b[{height}A" if height else "") + text, flush=True)
             height = text.count("\n") + 1
         made.append(picture)
-        told += [(seen, finding) for finding in seen.inferred.findings]
+        told += [(seen.view.t0_s, finding) for finding in seen.inferred.findings]
     return (sheet(made) if made else None), told
 
 

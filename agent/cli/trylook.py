@@ -16,7 +16,7 @@ from agent.drawing.picture import drawn
 from agent.drawing.plot import Curve, plotted
 from agent.errors import ConfigError
 from agent.pipeline import whole
-from agent.records import Array, Finding, Sample, View
+from agent.records import Array, Sample, View
 from agent.settings.capture import SourceConfig
 from agent.tryout import Seen, Tryout
 from agent.views import settings_for, views_of
@@ -88,14 +88,13 @@ def plot(tryout: Tryout, source: Path | SourceConfig, seconds: float) -> Array |
     """
     heard: list[Sample] = []
     samples = _samples(tryout, source) if isinstance(source, Path) else _for(_read(source, tryout), seconds)
-    findings = list[Finding]()
     for view in views_of(tryout.manifest, _kept(samples, heard)):
-        findings += tryout.look(view).inferred.findings
-    findings += tryout.finish()
-    if not tryout.seen or tryout.manifest.modality == "tensor":
+        tryout.look(view)
+    tryout.finish()
+    if not tryout.count or tryout.manifest.modality == "tensor":
         return None
     title = f"{tryout.manifest} on {source.name if isinstance(source, Path) else 'a live source'}"
-    return plotted(title, _curves(heard), findings, tryout.manifest.labels)
+    return plotted(title, _curves(heard), [finding for _, finding in tryout.found], tryout.manifest.labels)
 
 
 def _for(samples: Iterable[Sample], seconds: float) -> Iterator[Sample]:

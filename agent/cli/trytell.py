@@ -5,18 +5,15 @@ from collections.abc import Sequence
 from agent.cli.terminal import shown
 from agent.records import Finding
 from agent.smells import smells
-from agent.tryout import Seen, Tryout
+from agent.tryout import Found, Tryout
 
 MOST_ROWS = 40
-
-Found = tuple[Seen | None, Finding]
-"""A finding and the view it was found in; none: at the end."""
 
 
 def tell(tryout: Tryout, found: Sequence[Found]) -> None:
     """Print all of it."""
-    several = len(tryout.seen) > 1
-    print(f"{tryout.manifest}: {len(tryout.seen)} view{'s' * several}, {len(found)} finding{'s' * (len(found) != 1)}")
+    several = tryout.count > 1
+    print(f"{tryout.manifest}: {tryout.count} view{'s' * several}, {len(found)} finding{'s' * (len(found) != 1)}")
     for line in _table(found, several=several):
         print(line)
     if not found:
@@ -25,8 +22,9 @@ def tell(tryout: Tryout, found: Sequence[Found]) -> None:
     ms, info = tryout.median_ms(), tryout.runner.info
     print("median ms: " + ", ".join(f"{stage} {ms[stage]:.2f}" for stage in ("pre", "run", "post"))
           + f"  ({info.runtime} {info.version}, {', '.join(info.used)})")  # fmt: skip
-    outputs = [tryout.real_outputs(seen) for seen in tryout.seen]
-    for smell in smells(tryout.manifest, tryout.fed, outputs, [(s.view, s.inferred.findings) for s in tryout.seen]):
+    outputs = [tryout.real_outputs(seen) for seen in tryout.sample]
+    views = [(seen.view, seen.inferred.findings) for seen in tryout.sample]
+    for smell in smells(tryout.manifest, (tryout.fed, tryout.fed_of), outputs, views):
         print(f"looks wrong: {smell}")
 
 
@@ -40,7 +38,7 @@ def _table(found: Sequence[Found], *, several: bool) -> list[str]:
     return lines if len(told) == len(rows) else [*lines, f"  ... the {MOST_ROWS} best of {len(rows)}"]
 
 
-def _row(seen: Seen | None, finding: Finding, *, several: bool) -> tuple[str, str, str, str]:
+def _row(begin_s: float | None, finding: Finding, *, several: bool) -> tuple[str, str, str, str]:
     """Label, score, where and what, and in which view."""
     where = ""
     if finding.box:
@@ -51,5 +49,5 @@ def _row(seen: Seen | None, finding: Finding, *, several: bool) -> tuple[str, st
     if value is not None and value != finding.label:
         unit = f" {finding.unit}" if finding.unit not in (None, "1") else ""
         where += f" = {value:.4g}{unit}" if isinstance(value, float) else f" = {value}{unit}"
-    view = f"at {seen.view.t0_s:.2f} s" if several and seen is not None and not finding.interval else ""
+    view = f"at {begin_s:.2f} s" if several and begin_s is not None and not finding.interval else ""
     return shown(finding.label), f"{finding.score:.3f}", shown(where.strip()), view
