@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from agent.catalogue import proved
 from agent.cli import main
 from agent.registry import installed
 from tests.fault_server import FaultServer
@@ -57,13 +58,20 @@ def test_add_fetches_proves_and_shows_how_to_use_it(capsys, tmp_path, shop, mirr
     assert limpet(capsys, "verify", root / "tiny")[0] == 0
 
 
-def test_files_are_readable_by_the_agent_whatever_the_umask(capsys, tmp_path, shop, mirror):
-    """0644 and 0755, of the user who added: the agent reads and nobody else writes."""
-    root, before = tmp_path / "models", os.umask(0o077)
+def test_files_are_readable_by_the_agent_whatever_the_umask(capsys, monkeypatch, tmp_path, shop, mirror):
+    """0644 and 0755, of the user who added, while it is tried as well: the agent reads and nobody else writes."""
+    root, before, tried = tmp_path / "models", os.umask(0o077), []
+
+    def looking(made, **how):
+        tried.extend(stat.S_IMODE(path.stat().st_mode) for path in (made, *made.parents[:3]))
+        return proved(made, **how)
+
+    monkeypatch.setattr("agent.cli.modelsadd.proved", looking)
     try:
         limpet(capsys, "add", "tiny", "--catalogue", shop[0], "--into", root, "--mirror", mirror.url)
     finally:
         os.umask(before)
+    assert tried == [0o755] * 4
     for path in (root / "tiny").rglob("*"):
         status = path.lstat()
         assert stat.S_IMODE(status.st_mode) == (0o755 if path.is_dir() else 0o644), path

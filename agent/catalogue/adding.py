@@ -9,6 +9,7 @@ leaves nothing that the agent could take for a model. Files are 0644, folders 07
 that somebody else may write to, and a place where something else is already.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -98,17 +99,31 @@ def sweep(entry: Entry, root: Path) -> None:
 def _workplace(root: Path, name: str) -> Iterator[Path]:
     """The folder for what is under way, for one process at a time; an empty one goes again."""
     parts = root / PARTS / name
+    with _locked(root):
+        try:
+            _make_parts(parts)
+            yield parts
+        except OSError as exc:
+            shutil.rmtree(parts / "made", ignore_errors=True)  # gives its room back
+            words = f"{exc.filename or parts}: it cannot be written: {exc.strerror}"
+            raise UpdateError(f"{words}: look at the disk") from exc
+        finally:
+            for folder in (parts, parts.parent):
+                with suppress(OSError):  # something is left for the next time
+                    folder.rmdir()
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """`root` is there, nobody else may write to it, and no other process adds to it. Raises ConfigError."""
     try:
         if not root.exists():
             root.mkdir(parents=True)
             root.chmod(0o755)  # whatever the umask: the agent must get in
         refuse_foreign(Path(os.path.realpath(root)))
-        for folder in (parts.parent, parts):
-            folder.mkdir(mode=0o755, exist_ok=True)
-            if folder.is_symlink():
-                raise ConfigError(f"{folder}: this is a link: take it away, files under way must lie beside the model")
-            refuse_foreign(folder)
-        handle = os.open(root / PARTS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if not os.access(root, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(root))
+        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except ModelError as exc:
         raise ConfigError(str(exc)) from exc
     except OSError as exc:
@@ -116,13 +131,18 @@ def _workplace(root: Path, name: str) -> Iterator[Path]:
         raise ConfigError(f"{words}: run this with sudo, or choose another folder with --into DIR") from exc
     try:
         _lock(handle, root)
-        yield parts
-    except OSError as exc:
-        shutil.rmtree(parts / "made", ignore_errors=True)  # gives its room back
-        raise UpdateError(f"{exc.filename or parts}: it cannot be written: {exc.strerror}: look at the disk") from exc
+        yield
     finally:
-        _tidy(parts)
         os.close(handle)
+
+
+def _make_parts(parts: Path) -> None:
+    """Folders that the agent's user can enter too: it tries the model there. Raises ConfigError for a link."""
+    for folder in (parts.parent, parts):
+        if folder.is_symlink():
+            raise ConfigError(f"{folder}: this is a link: take it away, files under way must lie beside the model")
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
 
 
 def _lock(handle: int, root: Path) -> None:
@@ -130,13 +150,6 @@ def _lock(handle: int, root: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:
         raise ConfigError(f"{root}: somebody is adding a model there already: wait until that is done") from exc
-
-
-def _tidy(parts: Path) -> None:
-    """Take away what is empty."""
-    for folder in (parts, parts.parent):
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def _refuse_no_room(entry: Entry, parts: Path) -> None:
