@@ -23,7 +23,7 @@ def smells(
     outputs: Sequence[Mapping[str, Array]],
     found: Sequence[tuple[View, tuple[Finding, ...]]],
 ) -> Iterator[str]:
-    """One sentence per sign. `fed`: raw tensors by port, and their view; `outputs`: real values of each view by port."""
+    """One sentence per sign. `fed`: raw tensors by port, and their view; `outputs`: real values by port, per view."""
     for name, tensor in fed[0].items():
         yield from _input(name, tensor, fed[1] if manifest.modality == "image" else None)
     step = (manifest.decoder or {}).get("step", "")

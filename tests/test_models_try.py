@@ -19,6 +19,7 @@ from agent.skeleton import skeleton
 from agent.skeleton.known import COCO
 from agent.smells import smells
 from agent.tryout import over_source
+from agent.variants import variants
 from tests.realdata import MANIFESTS, REPO, ROOT, needed
 from tests.skeleton_models import columns, write_fixed
 
@@ -225,6 +226,65 @@ def test_input_words_name_files_cameras_streams_and_sources(here):
         input_of("c", here / "limpet.toml")
     with pytest.raises(ConfigError, match="kind"):
         input_of("b", here / "limpet.toml")
+
+
+# ---- other ways to prepare a picture
+
+
+def brightness(folder):
+    """A classifier that calls a picture bright or dark by the mean of its numbers, taken for 0..1."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    takes = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 64, 64])
+    gives = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])
+    number = lambda name, value: helper.make_tensor(name, TensorProto.FLOAT, [], [value])  # noqa: E731
+    one = [number("one", 1.0), number("zero", 0.0), helper.make_tensor("shape", TensorProto.INT64, [2], [1, 1])]
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=1),
+        helper.make_node("Clip", ["mean", "zero", "one"], ["m"]),
+        helper.make_node("Reshape", ["m", "shape"], ["bright"]), helper.make_node("Sub", ["one", "bright"], ["dark"]),
+        helper.make_node("Concat", ["bright", "dark"], ["y"], axis=1),
+    ]  # fmt: skip
+    graph = helper.make_graph(nodes, "brightness", [takes], [gives], one)
+    folder.mkdir()
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "b.onnx")
+    return folder / "b.onnx"
+
+
+def test_one_picture_is_compared_in_all_the_ways_models_want(here, capsys):
+    """A line for each of 16, the surest first, the manifest's own marked; a sheet of as many drawings."""
+    cv2.imwrite("grey.png", np.full((64, 64, 3), 77, np.uint8))
+    status, out, _ = limpet(capsys, brightness(here / "b"), "grey.png", "--compare")
+    lines = [line for line in out.splitlines() if line.startswith("  ")]
+    assert (status, len(lines)) == (0, 16)
+    (now,) = [line for line in lines if "(as it is now)" in line]
+    assert "stretched, rgb, 0..1" in now
+    assert "1 0.698, 0 0.302" in now
+    scores = [float(line.rsplit(" ", 3)[-3].rstrip(",")) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+    assert cv2.imread("grey.limpet.png").shape[1] > 1000
+
+
+def test_what_takes_no_picture_is_not_compared(here, capsys):
+    """And it says so."""
+    write_sound("bell.wav", 1.0)
+    path = write_fixed(here / "bells", {"scores": np.array([[0.1, 0.9]])}, shape=(1, 16000))
+    status, _, err = limpet(capsys, path, "bell.wav", "--compare")
+    assert (status, "--compare is for models that take a picture" in err) == (2, True)
+
+
+def test_ports_of_whole_numbers_vary_in_colour_and_fit_alone():
+    """Their range stands in scale and zero point; the steps of other inputs and other kinds stay."""
+    ways = dict(variants(load_manifest(MANIFESTS / "traffic")))
+    pairs = [(fit, colour) for fit in ("letterbox", "stretched") for colour in ("bgr", "rgb")]
+    assert sorted(ways) == [f"{fit}, {colour}, as it is" for fit, colour in pairs]
+    steps = ways["letterbox, bgr, as it is"].pre
+    assert [step["step"] for step in steps] == ["letterbox", "colour"]
+    fastest = dict(variants(load_manifest(MANIFESTS / "fastestdet")))
+    assert fastest["stretched, rgb, -1..1"].pre[1:] == (
+        {"step": "colour", "to": "rgb"}, {"step": "normalise", "mean": [127.5], "std": [127.5]})  # fmt: skip
+    assert not list(variants(load_manifest(MANIFESTS / "silero-vad")))
 
 
 # ---- what looks wrong

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.cli.options import DEFAULT_CONFIG
+from agent.cli.trycompare import compare
 from agent.cli.tryinput import input_of
 from agent.cli.trylook import MOST_FRAMES, pictures, plot
 from agent.cli.trytell import tell
@@ -26,6 +27,7 @@ from agent.loading import open_model
 from agent.manifest import Manifest
 from agent.records import Array
 from agent.registry import find, holds_model
+from agent.runtime import Runner
 from agent.settings.capture import SourceConfig
 from agent.settings.runtime import RuntimeOptions
 from agent.skeleton import FORMATS, guessed
@@ -47,6 +49,8 @@ def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser.add_argument("--frames", type=int, default=6, help="pictures of a video or camera (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of live sound or readings (default %(default)g)")
     parser.add_argument("--threads", type=int, default=1, help="threads of one run (default %(default)s)")
+    parser.add_argument("--compare", action="store_true",
+                        help="run one picture with other colours, ranges and fits too, the surest first")  # fmt: skip
     parser.add_argument("--pipeline", type=Path, metavar="FILE", help="with [[pre]] and [[post]] of this pipeline")
     parser.add_argument("--artifacts", type=Path, metavar="DIR", help="folder of the model files, when not MODEL's")
     parser.add_argument("--folder", type=Path, action="append", help="look for MODEL here")
@@ -62,16 +66,31 @@ def run(args: argparse.Namespace, roots: Sequence[Path]) -> int:
         manifest = _as_array(_in_pipeline(described, args.pipeline), source)
         runner = open_model(manifest, RuntimeOptions(threads=args.threads), artifact_root=args.artifacts or artifacts)
         try:
-            tryout = Tryout(manifest, runner)
-            picture, found = _looked(tryout, source, args, show=show)
-            if not tryout.count:
-                raise ModelError(f"{args.input}: it holds no view for this model: it is too short or empty")
-            tell(tryout, found)
+            picture = _compared(manifest, runner, source, show=show) if args.compare else _tried(
+                Tryout(manifest, runner), source, args, show=show
+            )
         finally:
             runner.close()
     if picture is not None:
         _write(out, png(picture))
     return 0
+
+
+def _tried(
+    tryout: Tryout, source: Path | SourceConfig, args: argparse.Namespace, *, show: bool
+) -> Array | None:
+    picture, found = _looked(tryout, source, args, show=show)
+    if not tryout.count:
+        raise ModelError(f"{args.input}: it holds no view for this model: it is too short or empty")
+    tell(tryout, found)
+    return picture
+
+
+def _compared(manifest: Manifest, runner: Runner, source: Path | SourceConfig, *, show: bool) -> Array:
+    made = sheet(compare(manifest, runner, source))
+    if show:
+        print(_in_terminal(made))
+    return made
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from agent.capture import EndOfStream, file_samples, modality_of, open_source
 from agent.clock import SystemClock
 from agent.drawing.picture import drawn
 from agent.drawing.plot import Curve, plotted
-from agent.errors import ConfigError
+from agent.errors import ConfigError, ModelError
 from agent.pipeline import whole
 from agent.records import Array, Sample, View
 from agent.settings.capture import SourceConfig
@@ -35,6 +35,14 @@ def pictures(tryout: Tryout, source: Path | SourceConfig, frames: int) -> Iterat
             seen = tryout.look(view)
             if wanted:
                 yield seen, drawn(seen.view.data, seen.inferred.findings, tryout.scene(seen, caption))
+
+
+def first_picture(tryout: Tryout, source: Path | SourceConfig) -> View:
+    """The first view of an input. Raises CaptureError, ModelError when there is none."""
+    chosen = _of_a_file(source, tryout, 1) if isinstance(source, Path) else _live(source, tryout, 1)
+    for view, _, _ in chosen:
+        return view
+    raise ModelError(f"{tryout.manifest}: the input holds no picture: choose another")
 
 
 def _of_a_file(path: Path, tryout: Tryout, frames: int) -> Iterator[tuple[View, bool, str]]:

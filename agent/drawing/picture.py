@@ -211,6 +211,5 @@ def _named(finding: Finding) -> str:
 
 
 def _caption(canvas: Array, text: str, pen: Pen) -> None:
-    small = Pen(pen.line, max(12, pen.font * 3 // 4))
-    wide, _ = draw.tag_size(text, small)
-    draw.tag(canvas, text, (canvas.shape[1] - wide, 0), BLACK, small)
+    wide, _ = draw.tag_size(text, pen)
+    draw.tag(canvas, text, (max(0, canvas.shape[1] - wide), 0), BLACK, pen)
