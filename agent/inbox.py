@@ -2,7 +2,8 @@
 
 Before acceptance anything may be dropped and is counted. `drop_oldest` never makes the writer wait: a slow pipeline
 sees the newest samples, and the first sample after a loss carries `gap`. `block` makes the writer wait: nothing is
-lost while both run. Nobody waits without a timeout, nobody polls.
+lost while both run. Nobody waits without a timeout, nobody polls. Waking a thread costs more than handing a sample
+over, so a reader is woken when there is something again, and a writer when half of what waited has been read.
 """
 
 import dataclasses
@@ -47,7 +48,7 @@ class Inbox:
     def put(self, sample: Sample, timeout_s: float = 0.0) -> bool:
         """Hand `sample` over. False: policy is `block`, it was full until the timeout; offer the same sample again."""
         with self._change:
-            if self._policy == "block" and not self._change.wait_for(self._has_room, timeout_s):
+            if self._policy == "block" and not self._room(timeout_s):
                 return False
             self._received += 1
             if self._closed:
@@ -58,19 +59,22 @@ class Inbox:
                 self._dropped["full"] += 1
                 self._gap = True
             self._waiting.append(sample)
-            self._change.notify_all()
+            if len(self._waiting) == 1:
+                self._change.notify_all()
             return True
 
     def get(self, timeout_s: float) -> Sample | None:
         """The oldest waiting sample, or None when none came in time or the inbox is closed and empty."""
         with self._change:
-            self._change.wait_for(lambda: self._waiting or self._closed, timeout_s)
             if not self._waiting:
-                return None
+                self._change.wait_for(self._has_something, timeout_s)
+                if not self._waiting:
+                    return None
             sample = self._waiting.popleft()
             self._taken += 1
             lost, self._gap = self._gap, False
-            self._change.notify_all()
+            if len(self._waiting) == self._capacity // 2:
+                self._change.notify_all()
         return dataclasses.replace(sample, gap=True) if lost and not sample.gap else sample
 
     def close(self) -> None:
@@ -88,6 +92,12 @@ class Inbox:
         """Totals, consistent among themselves."""
         with self._change:
             return InboxCounts(self._received, self._taken, len(self._waiting), dict(self._dropped))
+
+    def _has_something(self) -> bool:
+        return self._closed or bool(self._waiting)
+
+    def _room(self, timeout_s: float) -> bool:
+        return self._has_room() or self._change.wait_for(self._has_room, timeout_s)
 
     def _has_room(self) -> bool:
         return self._closed or len(self._waiting) < self._capacity

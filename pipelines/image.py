@@ -18,6 +18,8 @@ from agent.strict import Range
 from pipelines.imagefile import check_size, image_size
 from pipelines.pixels import Box, Unit, check_box, each, extent_px, need_picture, pixel_box
 
+cv2.setNumThreads(1)  # a resize of half a millisecond is not worth waking three threads; lanes work side by side
+
 Interpolation = Literal["nearest", "linear", "area", "cubic"]
 Pixels = Annotated[int, Range(1, 8192)]
 

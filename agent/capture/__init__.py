@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, cast
 
 from agent.capture.source import EndOfStream, Source, Stamp
 from agent.clock import Clock
@@ -34,6 +34,9 @@ from pipelines.mask import paint
 __all__ = ["EndOfStream", "Source", "file_samples", "file_source", "inbox_limits", "modality_of", "open_source"]
 
 _AUDIO_INBOX_S = 2.0
+_CHUNK_S = 0.1
+_PATIENT = {False: 16, True: 4}
+"""Samples that wait behind a source that waits; fewer pictures, because each takes megabytes."""
 _WITHOUT_SOUND = (V4l2Config, SysfsConfig, LoadConfig, LinesConfig, SerialConfig)
 _WITH_PICTURES = (V4l2Config, UrlConfig, ExecConfig, ReplayConfig)
 _OUTPUTS: dict[str, Modality] = {"frames": "image", "y4m": "image", "pcm": "audio", "lines": "series"}
@@ -54,10 +57,24 @@ _OPENERS: dict[type[SourceConfig], str] = {
 }
 
 
+class Plugged(Protocol):
+    """The settings of a plugin's source."""
+
+    @property
+    def modality(self) -> Modality: ...
+    def open(self, stamp: Stamp) -> Source:
+        """Open it, within its own deadlines. Every sample is made by `stamp`. Raises CaptureError."""
+        ...
+
+
 def open_source(name: str, config: SourceConfig, clock: Clock, first_seq: int = 0) -> Source:
     """Open the source `name`. Raises CaptureError, within the deadlines of `config`, when that is not possible."""
-    module, _, attribute = _OPENERS[type(config)].partition(":")
     stamp = Stamp(name, clock, first_seq, replay=isinstance(config, ReplayConfig), mask=_mask_of(config))
+    opener = _OPENERS.get(type(config))
+    if opener is None:
+        plugged: Source = cast("Plugged", config).open(stamp)
+        return plugged
+    module, _, attribute = opener.partition(":")
     opened: Source = getattr(importlib.import_module(module), attribute)(config, stamp)
     return opened
 
@@ -77,7 +94,7 @@ def file_source(
 
 
 def _mask_of(config: SourceConfig) -> Callable[[Array], Array] | None:
-    mask = config.mask if isinstance(config, _WITH_PICTURES) else None
+    mask = config.mask if isinstance(config, _WITH_PICTURES) else getattr(config, "mask", None)
     return None if mask is None else partial(paint, polygons=mask.polygons, fill=mask.fill)
 
 
@@ -103,9 +120,9 @@ def inbox_limits(config: SourceConfig) -> tuple[int, Policy]:
     """
     modality = modality_of(config)
     if modality == "series" or (isinstance(config, ReplayConfig) and config.speed == "max"):
-        return 16, "block"
+        return _PATIENT[modality == "image"], "block"
     if modality == "audio" and not isinstance(config, _WITHOUT_SOUND):
-        return max(2, round(_AUDIO_INBOX_S / config.chunk_s)), "drop_oldest"
+        return max(2, round(_AUDIO_INBOX_S / getattr(config, "chunk_s", _CHUNK_S))), "drop_oldest"
     return 1, "drop_oldest"
 
 
@@ -122,5 +139,7 @@ def modality_of(config: SourceConfig) -> Modality:
             return _OUTPUTS[config.output]
         case ReplayConfig():
             return _SUFFIXES.get(config.path.suffix.lower(), "image") if config.modality == "auto" else config.modality
+        case _ if type(config) not in _OPENERS:
+            return cast("Plugged", config).modality
         case _:
             return "series"
