@@ -303,6 +303,42 @@ def test_a_waveform_gets_a_window_of_its_length(tmp_path):
     assert len(manifest.labels) == 521
 
 
+def test_an_output_that_changes_its_size_is_told(tmp_path):
+    """Rows that pass a threshold in the graph: nothing can be described, and the remark says what to export."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    takes = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 32, 32])
+    gives = helper.make_tensor_value_info("y", TensorProto.INT64, [4, None])
+    graph = helper.make_graph([helper.make_node("NonZero", ["x"], ["y"])], "restless", [takes], [gives])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "restless.onnx")
+    text = " ".join(skeleton(tmp_path / "restless.onnx").replace("# ", "").split())
+    assert "??? output 'y': its size depends on what is seen: export the model with a fixed number of rows" in text
+
+
+def test_a_number_beside_a_sound_is_its_rate(tmp_path):
+    """Some speech models ask for the sampling rate as an input."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    ports = [helper.make_tensor_value_info("data", TensorProto.FLOAT, [16000, 1]),
+             helper.make_tensor_value_info("data:1", TensorProto.INT32, [1])]  # fmt: skip
+    gives = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])
+    zero = numpy_helper.from_array(np.array([[0.2, 0.2, 0.6]], np.float32), "zero")
+    nodes = [helper.make_node("Cast", ["data:1"], ["rate"], to=TensorProto.FLOAT),
+             helper.make_node("ReduceMean", ["data"], ["mean"], keepdims=0),
+             helper.make_node("Mul", ["rate", "mean"], ["m"]),
+             helper.make_node("Mul", ["m", "none"], ["n"]), helper.make_node("Add", ["zero", "n"], ["y"])]  # fmt: skip
+    none = helper.make_tensor("none", TensorProto.FLOAT, [], [0.0])
+    graph = helper.make_graph(nodes, "speech", ports, [gives], [zero, none])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "s.onnx")
+    (tmp_path / "d").mkdir()
+    manifest = guessed(tmp_path / "s.onnx", tmp_path / "d")
+    assert (manifest.inputs[1].value, manifest.window["length_s"]) == (16000, 1.0)
+    assert manifest.decoder["step"] == "keyword"
+
+
 def test_a_model_that_gives_its_input_back_is_an_autoencoder(tmp_path):
     """Rows and a reconstruction, with the threshold left to the publisher."""
     path = write_fixed(tmp_path, {"y": np.zeros((1, 32), np.float32)}, shape=(1, 32))

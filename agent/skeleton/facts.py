@@ -91,6 +91,7 @@ def facts(path: Path) -> Facts:
     inputs = _pinned(tuple(_shaped(port, graph) for port in takes), graph)
     outputs = tuple(_shaped(port, graph) for port in gives)
     raw, more = _answers(path, kind, inputs)
+    more += _restless(path, kind, inputs, outputs, raw)
     outputs = tuple(_filled(port, raw.get(port.name)) for port in outputs)
     real = {port.name: _real(raw[port.name], port) for port in outputs if port.name in raw}
     return Facts(path, kind, inputs, outputs, graph, real, _beside(path), (*remarks, *more))
@@ -159,6 +160,23 @@ def _answers(path: Path, kind: Format, inputs: tuple[Shaped, ...]) -> tuple[dict
         return answers(path, RUNTIME_OF[kind], {port.name: _noise(port, random) for port in inputs}), ()
     except ModelError as exc:
         return {}, (f"the trial run failed: {str(exc).partition(': ')[2][:200]}",)
+
+
+def _restless(
+    path: Path, kind: Format, inputs: tuple[Shaped, ...], outputs: tuple[Shaped, ...], raw: Mapping[str, Array]
+) -> tuple[str, ...]:
+    """A remark for each output whose size depends on what is seen: such ports cannot be described."""
+    left = [port for port in outputs if port.name in raw and (port.unknown or any(port.open))]
+    if not left:
+        return ()
+    blank = {port.name: np.zeros_like(_noise(port, np.random.default_rng(0))) for port in inputs if port.shape}
+    single = {port.name: _noise(port, np.random.default_rng(0)) for port in inputs if not port.shape}
+    try:
+        other = answers(path, RUNTIME_OF[kind], blank | single)
+    except ModelError as exc:
+        return (f"a run on a blank input failed: {str(exc).partition(': ')[2][:200]}",)
+    told = "its size depends on what is seen: export the model with a fixed number of rows"
+    return tuple(f"output '{port.name}': {told}" for port in left if other[port.name].shape != raw[port.name].shape)
 
 
 def _noise(port: Shaped, random: np.random.Generator) -> Array:

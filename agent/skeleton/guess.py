@@ -160,7 +160,8 @@ def _constants(facts: Facts, reading: Reading) -> Mapping[str, tuple[float, str]
         return made
     for port in facts.inputs:
         if port.name not in made and port.shape in ((), (1,)) and port.dtype != "bool":
-            rate = port.name.lower() in ("sr", "rate", "sample_rate", "sampling_rate")
+            named = port.name.lower() in ("sr", "rate", "sample_rate", "sampling_rate")
+            rate = named or (reading.modality == "audio" and port.dtype.startswith("int"))
             made[port.name] = (16000, "likely: a sampling rate") if rate else (
                 0, "??? a single number: a constant; leave it out to feed it")  # fmt: skip
     return made
