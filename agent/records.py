@@ -79,6 +79,13 @@ class View:
     """When not empty, `data` holds one array per cell along its first axis; each is run alone, and the decoder sees the
     outputs stacked in this order. The boxes are x1, y1, x2, y2 in source pixels."""
 
+    def of(self, data: Array) -> "View":
+        """This view of other data: `dataclasses.replace` at a tenth of its price, which every picture pays."""
+        return View(
+            data, self.t0_s, self.t1_s, self.rate_hz, self.size, self.scale, self.offset, self.channels, self.gap,
+            self.cells,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -207,7 +207,7 @@ class Colour:
 
     def __call__(self, view: View, /) -> View:
         extent_px(view, "colour")
-        return replace(view, data=each(view, self._converted))
+        return view.of(each(view, self._converted))
 
     def _converted(self, image: Array) -> Array:
         if image.ndim == 2:
@@ -241,11 +241,12 @@ def _moved(
 ) -> View:
     """The view after a step in which a point p of the new picture lay at p * scale + offset of the old one."""
     if view.cells:  # where a cell lies is told by its box
-        return replace(view, data=data)
+        return view.of(data)
     (sx, sy), (ox, oy) = view.scale, view.offset
     size = view.size if view.size != (0, 0) else (view.data.shape[1], view.data.shape[0])
     moved = (ox + offset[0] * sx, oy + offset[1] * sy)
-    return replace(view, data=data, size=size, scale=(sx * scale[0], sy * scale[1]), offset=moved)
+    scale = (sx * scale[0], sy * scale[1])
+    return View(data, view.t0_s, view.t1_s, view.rate_hz, size, scale, moved, view.channels, view.gap)
 
 
 def _resized(image: Array, width: int, height: int, interpolation: str) -> Array:

@@ -7,7 +7,7 @@ looking there. Refuses masks that would cover nothing, and boxes that do not lie
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
 
@@ -54,7 +54,7 @@ class Mask:
             for left, top, right, bottom in boxes:
                 cell[top:bottom, left:right] = self.fill
             _cover(cell, shapes, self.fill)
-        return replace(view, data=painted)
+        return view.of(painted)
 
 
 def paint(image: Array, polygons: tuple[Polygon, ...], fill: int) -> Array:

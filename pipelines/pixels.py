@@ -5,7 +5,7 @@ before `layout` also take float32. A view with cells is treated cell by cell. Re
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -33,7 +33,7 @@ class Contrast:
         extent_px(view, "contrast")
         if view.data.dtype != np.uint8:
             raise ModelError(f"step 'contrast' takes uint8, not {view.data.dtype}: put it before 'normalise'")
-        return replace(view, data=each(view, self._stretched))
+        return view.of(each(view, self._stretched))
 
     def _stretched(self, image: Array) -> Array:
         low, high = np.percentile(image, (self.low, self.high))
@@ -58,15 +58,16 @@ class Normalise:
         self._check(view.data.shape[-1] if view.data.ndim - bool(view.cells) == 3 else 1)
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         data = view.data.astype(np.float32) / np.float32(self.divide_by)
-        return replace(view, data=(data - mean) / std)
+        return view.of((data - mean) / std)
 
     def fill(self, pixels: Array, made: Array, channels: int, channel: int | None, /) -> None:
         """See `agent.feed.Filling`; arithmetic that changes nothing (- 0, / 1) is left out. Raises ModelError."""
-        self._check(channels)
+        if not channel:  # once per picture
+            self._check(channels)
         np.divide(pixels, np.float32(self.divide_by), out=made)
-        if any(self.mean):
+        if self.mean != (0.0,):
             np.subtract(made, _of(self.mean, channel), out=made)
-        if any(value != 1 for value in self.std):
+        if self.std != (1.0,):
             np.divide(made, _of(self.std, channel), out=made)
 
     def _check(self, channels: int) -> None:
@@ -93,7 +94,7 @@ class Layout:
 
     def __call__(self, view: View, /) -> View:
         extent_px(view, "layout")
-        return replace(view, data=np.ascontiguousarray(self._cast(each(view, self._ordered))))
+        return view.of(np.ascontiguousarray(self._cast(each(view, self._ordered))))
 
     def _ordered(self, image: Array) -> Array:
         if self.order == "NHW":

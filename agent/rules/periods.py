@@ -1,7 +1,7 @@
 """Summing up periods: the rule `every`. Its rules stand in `agent.rules`."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.records import Finding
@@ -64,8 +64,7 @@ def tally(
         state = Period(_start_of(rule, state.start_s, now_s))
     if findings is None:
         return state, decisions
-    start_s = now_s if state.start_s is None else state.start_s
-    return _add(rule, replace(state, start_s=start_s, results=state.results + 1), findings), decisions
+    return _add(rule, state, findings, now_s), decisions
 
 
 def _start_of(rule: Every, start_s: float, now_s: float) -> float:
@@ -73,7 +72,10 @@ def _start_of(rule: Every, start_s: float, now_s: float) -> float:
     return start_s + math.floor((now_s - start_s) / rule.period_s) * rule.period_s
 
 
-def _add(rule: Every, state: Period, findings: tuple[Finding, ...]) -> Period:
+def _add(rule: Every, state: Period, findings: tuple[Finding, ...], now_s: float) -> Period:
+    start_s = now_s if state.start_s is None else state.start_s
+    if not findings:
+        return Period(start_s, state.results + 1, state.tallies, state.ignored)
     tallies = dict(state.tallies)
     ignored = state.ignored
     for label, group in by_label(rule, findings).items():
@@ -81,7 +83,7 @@ def _add(rule: Every, state: Period, findings: tuple[Finding, ...]) -> Period:
             ignored += 1
             continue
         tallies[label] = _more(tallies.get(label, Tally()), group)
-    return replace(state, tallies=tuple(tallies.items()), ignored=ignored)
+    return Period(start_s, state.results + 1, tuple(tallies.items()), ignored)
 
 
 def _more(old: Tally, group: tuple[Finding, ...]) -> Tally:
