@@ -77,10 +77,12 @@ def test_boxes_in_fractions_are_seen_by_their_size(tmp_path):
     near(dog, "dog", WHERE)
 
 
-@pytest.mark.parametrize(("count", "family"), [(25200, "YOLOv5"), (8400, "YOLOX")])
+@pytest.mark.parametrize(("count", "family"), [(25200, "YOLOv5"), (8400, "YOLOX"), (8400, "YOLOv6")])
 def test_rows_with_an_object_score_are_yolov5_or_yolox(tmp_path, count, family):
-    """Three candidates per cell are YOLOv5's, one per cell in rows is YOLOX's, which feeds BGR into the upper left."""
+    """Three candidates per cell are YOLOv5's; of one per cell, YOLOX feeds BGR, YOLOv6 has an object everywhere."""
     table = columns(count, 2, {9: (BOX_IN_640, 1)}, extra=1)
+    if family == "YOLOv6":
+        table[:, 4] = 1.0
     if family == "YOLOX":
         table[9, 1] -= 80
     path = write_fixed(tmp_path, {"out": table[None]}, notes={"names": "['cat', 'cow']"})
@@ -89,6 +91,14 @@ def test_rows_with_an_object_score_are_yolov5_or_yolox(tmp_path, count, family):
     assert (manifest.pre[1]["to"] == "bgr") == (family == "YOLOX")
     assert family in skeleton(path)
     near(cow, "cow", WHERE)
+
+
+def test_masks_of_a_yolo_are_said_to_be_unread(tmp_path):
+    """Its boxes stand in one table with 32 numbers for masks: what to export instead."""
+    table = columns(8400, 112, {})
+    path = write_fixed(tmp_path, {"a": table.T[None], "b": np.zeros((1, 32, 160, 160), np.float32)})
+    assert "an Ultralytics model for 'segment'" in skeleton(path)
+    assert "export it for detection" in skeleton(path)
 
 
 def test_yolox_heads_that_are_not_decoded_are_decoded_here(tmp_path):

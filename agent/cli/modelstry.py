@@ -66,9 +66,10 @@ def run(args: argparse.Namespace, roots: Sequence[Path]) -> int:
         manifest = _as_array(_in_pipeline(described, args.pipeline), source)
         runner = open_model(manifest, RuntimeOptions(threads=args.threads), artifact_root=args.artifacts or artifacts)
         try:
-            picture = _compared(manifest, runner, source, show=show) if args.compare else _tried(
-                Tryout(manifest, runner), source, args, show=show
-            )
+            if args.compare:
+                picture: Array | None = _compared(manifest, runner, source, show=show)
+            else:
+                picture = _tried(Tryout(manifest, runner), source, args, show=show)
         finally:
             runner.close()
     if picture is not None:
@@ -76,9 +77,7 @@ def run(args: argparse.Namespace, roots: Sequence[Path]) -> int:
     return 0
 
 
-def _tried(
-    tryout: Tryout, source: Path | SourceConfig, args: argparse.Namespace, *, show: bool
-) -> Array | None:
+def _tried(tryout: Tryout, source: Path | SourceConfig, args: argparse.Namespace, *, show: bool) -> Array | None:
     picture, found = _looked(tryout, source, args, show=show)
     if not tryout.count:
         raise ModelError(f"{args.input}: it holds no view for this model: it is too short or empty")

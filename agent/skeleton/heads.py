@@ -26,24 +26,25 @@ def read_candidates(facts: Facts, size: Size) -> Reading | None:
     one, every = cells(size, (8, 16, 32)), cells(size, (8, 16, 32, 64))
     for rows, wide, turned in ((port.bare[0], port.bare[1], False), (port.bare[1], port.bare[0], True)):
         if rows == 3 * one and wide > 5:
-            return _with_objects(facts, port, wide, turned, f"{rows} candidates are three per cell: YOLOv5's and v7's")
+            why = f"{rows} candidates, three per cell: YOLOv5's and v7's"
+            return _with_objects(facts, port, wide, turned, False, why)
         if rows == one and wide > 4:
             return _one_per_cell(facts, port, wide, turned)
         if rows == every and wide > 32:
             return _nanodet(facts, port, wide)
         if rows in (100, 300, 900) and wide > 4 and not turned:
             keys: Keys = {"step": "box_table", "boxes": port.name, "unit": "fraction", "threshold": 0.5, "nms_iou": 1.0}
-            why = f"{rows} candidates of {wide} numbers: RT-DETR's"
-            return Reading(Part(keys, "guess", why), wide - 4, labels=coco(wide - 4), family="ultralytics")
+            told = f"{rows} candidates of {wide} numbers: RT-DETR's"
+            return Reading(Part(keys, "guess", told), wide - 4, labels=coco(wide - 4), family="ultralytics")
     return None
 
 
 def _one_per_cell(facts: Facts, port: Shaped, wide: int, turned: bool) -> Reading:
     rows = max(port.bare)
-    yolox = not turned and "stride" not in facts.graph.notes and wide - 4 != len(COCO)
-    if yolox:
-        return _with_objects(facts, port, wide, turned, f"{rows} candidates, one per cell, in rows: YOLOX's and v6's")
-    task = facts.graph.notes.get("task", "detect")
+    if not turned and "stride" not in facts.graph.notes and wide - 4 != len(COCO):
+        return _in_rows(facts, port, wide)
+    masks = any(other.bare and other.bare[0] == 32 and len(other.bare) == 3 for other in facts.outputs)
+    task = facts.graph.notes.get("task", "segment" if masks else "detect")
     unit = _unit(facts, port, turned)
     keys: Keys = {"step": "box_table", "boxes": port.name, **unit}
     why = f"{rows} candidates, one per cell of strides 8, 16, 32, in columns of {wide}: YOLOv8's and v11's"
@@ -53,9 +54,18 @@ def _one_per_cell(facts: Facts, port: Shaped, wide: int, turned: bool) -> Readin
     return Reading(Part(keys, "likely", why), wide - 4, labels=coco(wide - 4), family="ultralytics")
 
 
-def _with_objects(facts: Facts, port: Shaped, wide: int, turned: bool, why: str) -> Reading:
+def _in_rows(facts: Facts, port: Shaped, wide: int) -> Reading:
+    """YOLOX, or YOLOv6, which is sure of an object everywhere."""
+    answer = facts.answers.get(port.name)
+    objects = None if answer is None else answer.reshape(-1, wide)[:, 4]
+    yolox = objects is None or not np.allclose(objects, 1.0, atol=0.01)
+    whose = "YOLOX's" if yolox else "YOLOv6's"
+    why = f"{max(port.bare)} candidates, one per cell of strides 8, 16, 32, in rows of {wide}: {whose}"
+    return _with_objects(facts, port, wide, False, yolox, why)
+
+
+def _with_objects(facts: Facts, port: Shaped, wide: int, turned: bool, yolox: bool, why: str) -> Reading:
     """Rows of box, object, classes: decoded, or YOLOX's raw ones."""
-    yolox = "YOLOX" in why
     family, labels = "yolox" if yolox else "ultralytics", coco(wide - 5)
     answer = facts.answers.get(port.name)
     rows = None if answer is None else _turned(answer, port, turned)
