@@ -7,6 +7,8 @@ from xml.sax.saxutils import escape
 from tools.bench.chart import BLUE, GREY, RED, YELLOW
 
 COLUMNS, WIDE, TALL, LEFT, TOP = 4, 178, 150, 46, 96
+_RIGHT, _UP = WIDE - 34, TALL - 18
+"""Extent of what is drawn in a panel."""
 _INK, _SOFT, _GRID = "#1f2328", "#59636e", "#e4e7eb"
 MOST_WRONG = 0.05
 """The right edge of a panel; what lies beyond is drawn on it."""
@@ -16,10 +18,12 @@ FAMILIES = {"largest": (BLUE, "fixed, largest difference"), "mean": (YELLOW, "fi
 def draw(streams: Mapping[str, Any], target: float) -> str:
     """SVG of all streams; `target` is the allowed share of wrong answers."""
     rows = -(-len(streams) // COLUMNS)
-    width, height = COLUMNS * WIDE + LEFT + 10, TOP + rows * (TALL + 34) + 24
-    made = [*_head(target)]
+    width, height = COLUMNS * WIDE + LEFT + 10, TOP + rows * (TALL + 34)
+    made = list(_head(target))
     for n, (name, stream) in enumerate(streams.items()):
-        made += _panel(name, stream["rivals"], target, LEFT + n % COLUMNS * WIDE, TOP + n // COLUMNS * (TALL + 34))
+        row, column = divmod(n, COLUMNS)
+        left, top = LEFT + column * WIDE, TOP + row * (TALL + 34)
+        made += [*_panel(name, left, top, column == 0), *_points(stream["rivals"], target, left, top)]
     font = "font-family='-apple-system,Segoe UI,Helvetica,Arial,sans-serif'"
     size = f"viewBox='0 0 {width} {height}' width='{width}' height='{height}'"
     frame = f"<rect width='{width}' height='{height}' rx='8' fill='#ffffff' stroke='{_GRID}'/>"
@@ -28,7 +32,8 @@ def draw(streams: Mapping[str, Any], target: float) -> str:
 
 def _head(target: float) -> Iterator[str]:
     yield _text(20, 30, "Similar pictures: work saved, and what it costs in wrong answers", _INK, 16, weight=600)
-    yield _text(20, 50, "up: share of pictures not computed; right: share of reused answers that differ", _SOFT, 12)
+    words = "up: share of pictures not computed (ring: once settled); right: share of reused answers that differ"
+    yield _text(20, 50, words, _SOFT, 12)
     x = 20.0
     entries = (*FAMILIES.values(), (RED, "adaptive"), (GREY, f"the allowed {target:.0%}"))
     for colour, words in entries:
@@ -37,31 +42,38 @@ def _head(target: float) -> Iterator[str]:
         x += 34 + 6.4 * len(words)
 
 
-def _panel(name: str, contestants: Mapping[str, Any], target: float, left: float, top: float) -> Iterator[str]:
-    wide, low = WIDE - 34, top + TALL
-
-    def place(one: Mapping[str, float]) -> tuple[float, float]:
-        share = min(one["wrong_share_of_reused"] / MOST_WRONG, 1.0)
-        return left + share * wide, low - one["saved_share"] * (TALL - 18)
-
+def _panel(name: str, left: float, top: float, first: bool) -> Iterator[str]:
+    """Name, grid and scales; only the first of a row says what the height means."""
     yield _text(left, top + 6, name, _INK, 12, weight=600)
     for share in (0.0, 0.5, 1.0):
-        y = low - share * (TALL - 18)
-        yield f"<path d='M{left} {y:.1f}h{wide}' stroke='{_GRID}'/>"
-        yield _text(left - 5, y + 4, f"{share:.0%}", _SOFT, 10, "end")
+        y = top + TALL - share * _UP
+        yield f"<path d='M{left} {y:.1f}h{_RIGHT}' stroke='{_GRID}'/>"
+        if first:
+            yield _text(left - 5, y + 4, f"{share:.0%}", _SOFT, 10, "end")
     for share in (0.0, 0.01, 0.03, MOST_WRONG):
         words = f"{share:.0%}" + ("+" if share == MOST_WRONG else "")
-        yield _text(left + share / MOST_WRONG * wide, low + 14, words, _SOFT, 10, "middle")
-    goal = left + target / MOST_WRONG * wide
-    yield f"<path d='M{goal:.1f} {top + 14}V{low}' stroke='{GREY}' stroke-width='1.5' stroke-dasharray='3 2'/>"
+        yield _text(left + share / MOST_WRONG * _RIGHT, top + TALL + 14, words, _SOFT, 10, "middle")
+
+
+def _points(contestants: Mapping[str, Any], target: float, left: float, top: float) -> Iterator[str]:
+    def place(one: Mapping[str, float], saved: str = "saved_share") -> tuple[float, float]:
+        share = min(one["wrong_share_of_reused"] / MOST_WRONG, 1.0)
+        return left + share * _RIGHT, top + TALL - one[saved] * _UP
+
+    goal = left + target / MOST_WRONG * _RIGHT
+    yield f"<path d='M{goal:.1f} {top + 14}V{top + TALL}' stroke='{GREY}' stroke-width='1.5' stroke-dasharray='3 2'/>"
     for family, (colour, _) in FAMILIES.items():
         ways = [place(one) for key, one in contestants.items() if key.startswith(family) and one["reused_views"]]
         if ways:
             path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in ways)
             yield f"<path d='{path}' fill='none' stroke='{colour}' stroke-width='1.2'/>"
         yield from (f"<circle cx='{x:.1f}' cy='{y:.1f}' r='2.6' fill='{colour}'/>" for x, y in ways)
-    x, y = place(contestants["adaptive"])
+    mine = contestants["adaptive"]
+    x, y = place(mine)
     yield f"<circle cx='{x:.1f}' cy='{y:.1f}' r='5' fill='{RED}' stroke='#ffffff'/>"
+    if mine["settled_saved_share"]:
+        x, y = place(mine, "settled_saved_share")
+        yield f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4.5' fill='none' stroke='{RED}' stroke-width='1.8'/>"
 
 
 def _text(x: float, y: float, words: str, colour: str, size: int, anchor: str = "start", weight: int = 400) -> str:

@@ -91,7 +91,7 @@ class Score:
         self.settled_reused += settled
         differs = judge.differ(known.findings, truth.findings)
         self.wrong += differs
-        self.other_labels += _labels(known) != _labels(truth)
+        self.other_labels += labels(known) != labels(truth)
         self.run = self.run + 1 if differs else 0
         self.longest = max(self.longest, self.run)
 
@@ -122,5 +122,6 @@ def rivals(config: SimilarConfig, floor: float) -> dict[str, Score]:
     return made
 
 
-def _labels(answer: Answer) -> list[str]:
+def labels(answer: Answer) -> list[str]:
+    """What was found, whatever its score and place."""
     return sorted(finding.label for finding in answer.findings)

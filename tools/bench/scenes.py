@@ -98,9 +98,13 @@ SCENES: dict[str, Scene] = {
 def pictures(name: str, stage: Stage, count: int, seed: int = 0) -> Iterator[tuple[float, Array]]:
     """`count` pictures of the scene with their stream seconds, uint8 BGR of the background's size."""
     chance = np.random.default_rng([seed, *name.encode()])
+    size = stage.background.size
+    grain = chance.standard_normal(4 * size, np.float32)
     for n in range(count):
         moment = SCENES[name](n / FPS, chance)
-        yield n / FPS, _noisy(_shifted(_with_thing(stage, moment.thing_x_px), moment.shift_px), moment.light, chance)
+        start = int(chance.integers(0, 3 * size))  # somewhere else in the grain: a new one would take ten times as long
+        picture = _shifted(_with_thing(stage, moment.thing_x_px), moment.shift_px)
+        yield n / FPS, _noisy(picture, moment.light, grain[start : start + size].reshape(picture.shape))
 
 
 def _with_thing(stage: Stage, x_px: float | None) -> Array:
@@ -121,8 +125,9 @@ def _shifted(picture: Array, shift_px: tuple[int, int]) -> Array:
     return np.roll(picture, shift_px, axis=(1, 0)) if any(shift_px) else picture
 
 
-def _noisy(picture: Array, light: float, chance: np.random.Generator) -> Array:
-    lit = picture.astype(np.float32) * np.float32(light)
-    noise = chance.standard_normal(lit.shape, np.float32)
-    noise *= np.sqrt(0.03 * np.maximum(lit, 0) + 1.5)
-    return np.clip(lit + noise + 0.5, 0, 255).astype(np.uint8)
+def _noisy(picture: Array, light: float, grain: Array) -> Array:
+    lit = np.multiply(picture, light, dtype=np.float32)
+    spread = np.sqrt(0.03 * lit + np.float32(1.5))
+    spread *= grain
+    lit += spread
+    return np.clip(lit + np.float32(0.5), 0, 255).astype(np.uint8)

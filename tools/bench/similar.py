@@ -24,7 +24,7 @@ from agent.similar import Answer, Judge
 from pipelines.thumbnail import thumbnail
 from tests.realdata import inference
 from tools.bench.pareto import draw as drawn
-from tools.bench.rivals import rivals
+from tools.bench.rivals import labels, rivals
 from tools.bench.run import Run
 from tools.bench.scenes import FPS, SCENES, Stage, pictures
 
@@ -96,8 +96,10 @@ def contest(eyes: Inference, views: Iterator[tuple[float, Array]]) -> dict[str, 
         for score in scores.values():
             score.look(view, answers[-1], judge, settled=n >= SETTLED_VIEWS)
     own = [judge.differ(a.findings, b.findings) for a, b in pairwise(answers)]
+    other = [labels(a) != labels(b) for a, b in pairwise(answers)]
     return {
         "views": len(answers), "next_picture_differs_share": float(np.mean(own)),
+        "next_picture_other_labels_share": float(np.mean(other)),
         "rivals": {name: score.figures() for name, score in scores.items()},
     }  # fmt: skip
 
