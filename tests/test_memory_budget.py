@@ -1,6 +1,5 @@
 """The budget of loaded models: who gives way, who comes back, and what is refused."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from agent.process import costs
 from agent.runtime.prepared import Place
 from agent.settings.core import ModelUse
 from agent.settings.runtime import CacheConfig, ModelsConfig, RuntimeOptions
+from tests.limits import NoLimitError, memory_group
 from tests.tiny_models import make_model
 from tools.bench.weights import write_heavy
 
@@ -214,37 +214,13 @@ print(alone, top, private_bytes() - base, now.runner.info.prepared or "plain")
 """
 
 
-def measured(folder, prepared, enter="", runs=3):
+def measured(folder, prepared, run=subprocess.run, runs=3):
     """Bytes of private memory: with one model, at the peak of a swap to the other, after it; and how it was loaded."""
-    done = subprocess.run(
-        ["sh", "-c", f'{enter} exec "$0" "$@"', sys.executable, "-c", _PEAK, folder, prepared, str(runs)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-c", _PEAK, folder, prepared, str(runs)]
+    done = run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     alone, top, after, recipe = done.stdout.split()
     return int(alone), int(top), int(after), recipe
-
-
-@pytest.fixture
-def limited():
-    """A line of shell that puts a process under 512 MB, page cache included, as MemoryMax=512M does."""
-    own = next((line.split(":")[2].strip() for line in Path("/proc/self/cgroup").read_text().splitlines()
-                if ":memory:" in line or line.startswith("0::")), "")  # fmt: skip
-    version1 = Path("/sys/fs/cgroup/memory" + own)
-    group = (version1 if version1.is_dir() else Path("/sys/fs/cgroup" + own)) / f"limpet-test-{os.getpid()}"
-    limit = "memory.limit_in_bytes" if version1.is_dir() else "memory.max"
-    try:
-        group.mkdir()
-    except OSError as exc:
-        pytest.skip(f"no group with a memory limit can be made here: {exc.strerror}")
-    try:
-        try:
-            (group / limit).write_text(str(512 << 20))
-        except OSError as exc:
-            pytest.skip(f"the memory of a group cannot be limited here: {exc.strerror}")
-        yield group, f"echo $$ > {group}/cgroup.procs;"
-    finally:
-        group.rmdir()
 
 
 @pytest.fixture(scope="module", params=["tflite", "onnx"])
@@ -260,14 +236,17 @@ def large(request, tmp_path_factory):
     return folder
 
 
-def test_a_200_mb_model_works_under_a_limit_of_512_mb(large, limited):
+def test_a_200_mb_model_works_under_a_limit_of_512_mb(large):
     """Nearly nothing of it is private; under pressure the kernel takes mapped pages back and reads them again."""
-    group, enter = limited
-    alone, _, _, recipe = measured(large / "models", large / "prepared", enter)
+    try:
+        with memory_group(512 << 20) as group:
+            alone, _, _, recipe = measured(large / "models", large / "prepared", group.run)
+            assert group.killed == 0
+            assert group.peak_bytes <= 512 << 20
+    except NoLimitError as exc:
+        pytest.skip(str(exc))
     assert recipe != "plain"
     assert alone < 40e6
-    oom = group / ("memory.oom_control" if (group / "memory.oom_control").exists() else "memory.events")
-    assert "oom_kill 0" in oom.read_text()
 
 
 @pytest.mark.parametrize(("kind", "form"), [("dense", "tflite"), ("dense", "onnx"), ("conv", "onnx")])

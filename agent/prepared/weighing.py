@@ -3,8 +3,8 @@
     python -P -m agent.prepared.weighing TASK      the child: says where it is, and goes on when it is told
 
 Each child imports the runtime first, so that what is counted is the model alone. PSS counts a page that n processes
-share as 1/n of it. Private is what only this process has in memory and what the kernel cannot take back (dirty pages);
-pages of files that only this process maps are not in it: under pressure they go, and are read again.
+share as 1/n of it. Private are the pages that belong to no file ("Anonymous"): without swap the kernel cannot take them
+back. Pages of files are not in it, also where only this process maps them: under pressure they go, and are read again.
 """
 
 import json
@@ -75,13 +75,13 @@ def weigh(manifest: Manifest, artifact: Artifact, place: Place | None, processes
     grown = [{key: now[key] - then[key] for key in now} for then, now in zip(before, after, strict=True)]
     return Weight(
         told[0]["way"], told[0]["reason"], sum(one["Pss"] for one in grown),
-        sum(one["Private_Dirty"] for one in grown) // processes, max(one["peak_bytes"] for one in told),
+        sum(one["Anonymous"] for one in grown) // processes, max(one["peak_bytes"] for one in told),
         median(one["load_ms"] for one in told), median(one["run_ms"] for one in told),
     )  # fmt: skip
 
 
 def memory(pid: int) -> dict[str, int]:
-    """Rss, Pss, Private_Clean, Private_Dirty and so on of a process, bytes. Raises ModelError when it is hidden."""
+    """Rss, Pss, Anonymous and so on of a process, bytes. Raises ModelError when it is hidden."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     except OSError as exc:
