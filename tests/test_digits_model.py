@@ -62,9 +62,9 @@ def test_both_files_are_the_same_network():
 
 
 def test_the_files_are_small():
-    """Far below the 2 MB that a shipped model may have."""
+    """At most 100 kB each, far below the 2 MB that a shipped model may have."""
     sizes = [path.stat().st_size for path in (FOLDER / "digits.tflite", FOLDER / "digits.onnx")]
-    assert max(sizes) < 200_000
+    assert max(sizes) <= 100_000
 
 
 def _display(text, rng, lcd):
@@ -103,6 +103,15 @@ def test_handwritten_digits_give_what_the_manifest_says():
     read = [reader(image_view(decode_image(file.read_bytes(), str(file)))).findings[0].label for file in files]
     assert read == stated["read"]
     assert sum(label == str(digit) for digit, label in enumerate(read)) == stated["right"]
+
+
+def test_a_reader_that_misses_real_handwriting_says_that_it_is_a_demonstration():
+    """In every set that was measured 95 of 100 digits are read right as they are, or the manifest has the label."""
+    manifest = load_manifest(FOLDER)
+    measured = manifest.accuracy["handwriting"]
+    shares = [one["as_it_is"]["right"] for one in measured.values()]
+    assert sum(count for _, count in shares) > 500
+    assert all(right / count >= 0.95 for right, count in shares) or manifest.demonstration
 
 
 def test_a_digit_costs_little():

@@ -116,7 +116,7 @@ def _five(reader: Inference, real: Path) -> list[str]:
     return [
         "",
         "# Real handwriting: five digits of MNIST, 0 1 2 3 4 in this order. Never trained on, but looked at while the",
-        "# pen of tools/digit_shapes.py was taught more ways of writing: they are few, and not quite unseen.",
+        "# pen of tools/digit_pen.py was taught more ways of writing: they are few, and not quite unseen.",
         "[accuracy.real_handwriting]",
         f"right = {right}",
         "of = 5",

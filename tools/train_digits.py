@@ -3,7 +3,7 @@
     python -m tools.train_digits [--out models/digits] [--real FOLDER] [--handwriting FOLDER] [--keep]
 
 Needs the environment of tools/locks/train.txt (tools/env.sh train .venv-train) and the fonts of tools/digit_fonts.py;
-a quarter of an hour on two busy cores. Seeds are fixed and TensorFlow runs deterministically; on another machine, with
+half an hour on two busy cores. Seeds are fixed and TensorFlow runs deterministically; on another machine, with
 another order of additions, every accuracy stays within REBUILD_TOLERANCE of model.toml's. `--real` and `--handwriting`
 also measure real handwritten digits, which are never trained on. `--keep` trains nothing and measures what is there.
 """
@@ -32,7 +32,7 @@ CORES = 2
 """Processes that draw pictures; the network learns on one core, so that its sums have one order."""
 REBUILD_TOLERANCE = 0.01
 """How far an accuracy may lie from model.toml's after a rebuild on another machine."""
-REBUILT = "a second whole build on the same machine gave the same bytes of both files"
+REBUILT = "not built twice with this recipe; the one before, as deterministic, gave the same bytes twice"
 """What was measured of it when this recipe was last changed."""
 
 TESTS = {
