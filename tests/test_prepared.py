@@ -425,3 +425,23 @@ def test_the_bench_says_why_a_model_is_not_mapped(ready, tmp_path, capsys):
     config.write_text(f'schema = 1\n[models]\nprepared = "{tmp_path / "none"}"\n')
     assert main(["bench", "memory", "--config", str(config), str(manifest.folder)]) == 0
     assert "not mapped: there are none" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("plain", "prepared", "words"),
+    [
+        ((163, 163, 72.0), (466, 466, 72.0), "would save 0.0 MB"),  # saved with convolutions in floating point
+        ((4, 5, 3.35), (0.5, 0.6, 4.47), "a run would take 4.47 ms here instead of 3.35 ms"),  # a lost layout
+        ((104, 200, 29.0), (104, 104, 29.5), ""),  # the weights stay private, but loading takes half
+        ((130, 228, 10.0), (3, 70, 10.1), ""),
+        ((0.3, 0.4, 0.2), (0.28, 0.38, 0.2), "would save 0.0 MB"),
+    ],
+)
+def test_the_traps_of_the_runtimes_are_judged_by_what_was_measured(plain, prepared, words):
+    """Figures as they were measured on real networks: MB of private memory, its peak, ms of a run."""
+    names = (("private_bytes", 1e6), ("peak_bytes", 1e6), ("run_ms", 1.0))
+    figures = [{name: n * unit for (name, unit), n in zip(names, one, strict=True)} for one in (plain, prepared)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(making, "SLOWER", 1.25)
+        said = making.judged(*figures, model_bytes=int(max(plain[0], 1) * 0.6e6))
+    assert (words in said) if words else not said

@@ -93,10 +93,8 @@ def judged(plain: Mapping[str, float], prepared: Mapping[str, float], model_byte
     """Why prepared files are not worth it; empty when they are."""
     saved = plain["private_bytes"] - prepared["private_bytes"]
     spared = plain["peak_bytes"] - prepared["peak_bytes"]
-    if max(saved, spared) < GAIN * model_bytes:
-        least = min(saved, spared)
-        words = f"they would save {max(saved, spared, 0) / 1e6:.1f} MB of private memory here"
-        return f"{words}, of a model of {model_bytes / 1e6:.1f} MB" if least < model_bytes else words
+    if (most := max(saved, spared, 0)) < GAIN * model_bytes:
+        return f"they would save {most / 1e6:.1f} MB of private memory here, of a model of {model_bytes / 1e6:.1f} MB"
     if prepared["run_ms"] > SLOWER * plain["run_ms"] + SLOWER_MS:
         return f"a run would take {prepared['run_ms']:.3g} ms here instead of {plain['run_ms']:.3g} ms"
     return ""

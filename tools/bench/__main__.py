@@ -20,7 +20,7 @@ from tools.bench.machine import describe, load_average, now_utc
 from tools.bench.run import ROOT, Run
 
 SECTIONS: dict[str, str] = {
-    name: f"tools.bench.{name}" for name in ("video", "rates", "disk", "backlog", "flush", "host", "similar")
+    name: f"tools.bench.{name}" for name in ("video", "rates", "disk", "backlog", "flush", "host", "similar", "memory")
 }
 """name -> module, in the order of running."""
 
