@@ -19,9 +19,10 @@ from typing import Any
 from tools.bench.machine import describe, load_average, now_utc
 from tools.bench.run import ROOT, Run
 
-SECTIONS: dict[str, str] = {
-    name: f"tools.bench.{name}" for name in ("video", "rates", "disk", "backlog", "flush", "host", "similar", "memory")
-}
+NAMES = (
+    "video", "latency", "start", "pipelines", "rates", "disk", "backlog", "flush", "host", "similar", "memory",
+)  # fmt: skip
+SECTIONS = {name: f"tools.bench.{name}" for name in NAMES}
 """name -> module, in the order of running."""
 
 

@@ -6,11 +6,17 @@ neither the start nor the stop is part of it.
 
 import contextlib
 import datetime as dt
+import re
+import ssl
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.demo import stage
 from agent.demo.broker import Broker, BrokerPlan, choose
@@ -45,7 +51,11 @@ class Ground:
     @property
     def account(self) -> dict[str, Any]:
         """How a script reaches the broker as the device does."""
-        pair = self.keys.clients["device"]
+        return self.account_of("device")
+
+    def account_of(self, name: str) -> dict[str, Any]:
+        """The same as another of the broker's users: "reader"."""
+        pair = self.keys.clients[name]
         return {
             "port": self.broker.port, "ca_file": str(self.keys.authority), "certificate": str(pair.certificate),
             "key": str(pair.key), "folder": str(self.folder), "topic": "limpet/v1/demo/here/e/script",
@@ -87,6 +97,14 @@ class Agent:
         told = self.status()["pipelines"].values()
         return sum(one["results"] + one["gated"] for one in told)
 
+    def metrics(self) -> dict[str, float]:
+        """Its metrics by name and labels, as they stand in the exposition."""
+        found = re.search(r"metrics listen=\(?'?([\d.]+)'?[:,] ?(\d+)", (self.folder / "log").read_text())
+        assert found, f"the agent does not say where its metrics are: see {self.folder}/log"
+        with urllib.request.urlopen(f"http://{found[1]}:{found[2]}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, value in (li.rsplit(" ", 1) for li in lines if not li.startswith("#"))}
+
     def until(self, views: int, limit_s: float = 60.0) -> int:
         """Wait until so many views were looked at; how many they are then."""
         end_s = time.monotonic() + limit_s
@@ -96,6 +114,23 @@ class Agent:
                 raise TimeoutError(f"the agent looked at {seen} of {views} views in {limit_s:g} s: {where}")
             time.sleep(LOOK_S)
         return seen
+
+
+def connected(account: dict[str, Any], client_id: str) -> Client:
+    """A paho client on the broker, its loop in a thread; give it back with `disconnected`."""
+    client = Client(CallbackAPIVersion.VERSION2, client_id)
+    context = ssl.create_default_context(cafile=account["ca_file"])
+    context.load_cert_chain(account["certificate"], account["key"])
+    client.tls_set_context(context)
+    client.connect("localhost", account["port"])
+    client.loop_start()
+    return client
+
+
+def disconnected(client: Client) -> None:
+    """End what `connected` began."""
+    client.disconnect()
+    client.loop_stop()
 
 
 @contextlib.contextmanager
@@ -112,7 +147,7 @@ def agent(at: Ground, plan: Plan) -> Iterator[Agent]:
     at.count += 1
     folder = at.folder / f"agent-{at.count}"
     folder.mkdir()
-    config = _configured(folder, at, plan)
+    config = configured(folder, at, plan)
     with running(config, folder / "log") as child:
         made = Agent(child.pid, folder / "run" / "control.sock", folder)
         status(made.socket, lambda told: told["uplink"]["connected"])
@@ -136,7 +171,8 @@ def film_source(film: Path, speed: str = "max") -> str:
     return f'kind = "replay"\npath = "{film}"\nspeed = "{speed}"\nloop = true'
 
 
-def _configured(folder: Path, at: Ground, plan: Plan) -> Path:
+def configured(folder: Path, at: Ground, plan: Plan) -> Path:
+    """Write limpet.toml and the pipelines of `plan` into `folder`."""
     parts = []
     for source, watched in plan.sources.items():
         home = folder / source
