@@ -224,6 +224,29 @@ def test_the_version_of_a_runtime_is_that_of_its_package():
     assert reading.installed_version("no-such-package") == ""
 
 
+def test_they_serve_any_number_of_threads(ready):
+    """Packed weights do not depend on how many threads multiply."""
+    manifest, place, _ = ready
+    made, info = answers(manifest, place, threads=2)
+    assert same(answers(manifest, threads=2)[0], made)
+    assert info.prepared and info.threads == 2
+
+
+def test_a_mapped_model_fills_no_log(ready):
+    """LiteRT's own module would print dozens of lines; one that the plain interpreter prints too is left."""
+    manifest, place, _ = ready
+    code = (
+        "import sys; from pathlib import Path; from agent.loading import open_model; from agent.manifest import "
+        "load_manifest; from agent.runtime.prepared import Place\n"
+        "runner = open_model(load_manifest(Path(sys.argv[1])), prepared=Place(Path(sys.argv[2])))\n"
+        "print(runner.info.prepared); runner.close()"
+    )
+    command = [sys.executable, "-c", code, manifest.folder, place.folder]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip()
+    assert len(done.stderr.splitlines()) <= 1, done.stderr
+
+
 def test_an_operator_may_do_without(ready):
     """[model.runtime] prepared = false, and every other way of computing, loads plainly and complains of nothing."""
     manifest, place, _ = ready

@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = [
-    *(f"A{n}" for n in range(12)), *(f"B{n}" for n in range(1, 8)), *(f"C{n}" for n in range(1, 5)), "D1", "D2", "D3",
+    *(f"A{n}" for n in range(12)), *(f"B{n}" for n in range(1, 9)), *(f"C{n}" for n in range(1, 5)), "D1", "D2", "D3",
     "E1-E17", "E18", "E19", *(f"F{n}" for n in range(1, 5)), *(f"G{n}" for n in range(1, 6)), "H1", "H2",
 ]  # fmt: skip
 
