@@ -6,6 +6,8 @@ answer that cannot be had leaves a remark; ports that cannot be had raise ModelE
 """
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,10 @@ _LABEL_FILES = ("*label*.txt", "*.names", "*classes*.txt", "*class_names*.txt", 
 _LABELS_LIMIT_BYTES = 1 << 20
 _MOST_NUMBERS = 1 << 26
 _SMALLEST_SIDE = 16
+_NUMBERS = frozenset({
+    "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+})  # fmt: skip
+"""Types that numpy has too; a runtime's own (texts, sequences, bfloat16) have another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,8 @@ def facts(path: Path) -> Facts:
         raise ModelError(f"{path}: it must be a .tflite, .onnx or .ort file")
     kind = FORMATS[path.suffix.lower()]
     takes, gives = declared_ports(path, RUNTIME_OF[kind])
+    if not takes or not gives:
+        raise ModelError(f"{path}: it has no {'outputs' if takes else 'inputs'}: it is no model that can be fed")
     graph, remarks = _graph(path, kind)
     inputs = _pinned(tuple(_shaped(port, graph) for port in takes), graph)
     outputs = tuple(_shaped(port, graph) for port in gives)
@@ -139,7 +147,7 @@ def _sizes(port: Shaped, inputs: tuple[Shaped, ...], graph: Graph) -> tuple[int,
 
 def _picture_size(graph: Graph) -> tuple[int, int]:
     """Height and width where the file leaves both open: what its exporter noted, else the most common one."""
-    digits = [int(word) for word in "".join(c if c.isdigit() else " " for c in graph.notes.get("imgsz", "")).split()]
+    digits = [int(word) for word in re.findall("[0-9]{1,5}", graph.notes.get("imgsz", ""))]
     if len(digits) == 2 and all(_SMALLEST_SIDE <= n <= 4096 for n in digits):
         return digits[0], digits[1]
     return (640, 640) if "stride" in graph.notes else (224, 224)
@@ -152,14 +160,19 @@ def is_silero(inputs: tuple[Shaped, ...]) -> bool:
 
 
 def _answers(path: Path, kind: Format, inputs: tuple[Shaped, ...]) -> tuple[dict[str, Array], tuple[str, ...]]:
-    sizes = [int(np.prod(port.shape, dtype=np.int64)) if -1 not in port.shape else -1 for port in inputs]
-    if any(not 0 <= size <= _MOST_NUMBERS for size in sizes) or any(port.unknown for port in inputs):
+    if any(port.unknown or -1 in port.shape for port in inputs):
         return {}, ("no trial run: an input's size is not known",)
+    if sum(math.prod(port.shape) for port in inputs) > _MOST_NUMBERS:
+        return {}, ("no trial run: the inputs are too large",)
+    if strange := [port for port in inputs if port.dtype not in _NUMBERS]:
+        return {}, (f"no trial run: input '{strange[0].name}' takes {strange[0].dtype} and no numbers",)
     random = np.random.default_rng(0)
     try:
-        return answers(path, RUNTIME_OF[kind], {port.name: _noise(port, random) for port in inputs}), ()
+        raw = answers(path, RUNTIME_OF[kind], {port.name: _noise(port, random) for port in inputs})
     except ModelError as exc:
         return {}, (f"the trial run failed: {str(exc).partition(': ')[2][:200]}",)
+    good = {name: made for name, made in raw.items() if isinstance(made, np.ndarray) and made.dtype.kind in "biuf"}
+    return good, tuple(f"output '{name}' is no array of numbers: leave it out" for name in raw if name not in good)
 
 
 def _restless(

@@ -56,14 +56,18 @@ def _noted(notes: Mapping[str, str]) -> tuple[str, ...]:
     if not text or len(text) > _NOTE_LIMIT:
         return ()
     try:
-        read = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return _names(ast.literal_eval(text))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # {[]} is well written, and no value
         return tuple(part.strip()[:_LABEL_LIMIT] for part in text.split(",")) if "," in text else ()
-    if isinstance(read, dict) and sorted(read) == list(range(len(read))):
+
+
+def _names(read: object) -> tuple[str, ...]:
+    """Raises ValueError for a number of more digits than Python writes."""
+    if isinstance(read, dict) and read.keys() == set(range(len(read))):
         read = [read[i] for i in range(len(read))]
     if not isinstance(read, list | tuple) or not all(isinstance(one, str | int) for one in read):
         return ()
-    return tuple(str(one)[:_LABEL_LIMIT] for one in read)
+    return tuple(" ".join(str(one).split())[:_LABEL_LIMIT] for one in read)
 
 
 def _lines(data: bytes) -> tuple[tuple[str, ...], bool]:

@@ -105,7 +105,18 @@ def _files(path: Path) -> dict[str, bytes]:
         return {}
     try:
         with zipfile.ZipFile(path) as archive:
-            small = [entry for entry in archive.infolist() if entry.file_size <= _FILE_LIMIT_BYTES][:_MOST_FILES]
-            return {entry.filename: archive.read(entry) for entry in small}
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as exc:
+            small = [entry for entry in archive.infolist() if _is_small(entry)][:_MOST_FILES]
+            return {entry.filename: _content(archive, entry) for entry in small}
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, OverflowError) as exc:
         raise ValueError(f"the files attached to it cannot be read: {exc}") from exc
+
+
+def _is_small(entry: zipfile.ZipInfo) -> bool:
+    """By what it says of itself. Other ways to pack unpack as much as a few bytes ask for, all at once."""
+    return entry.file_size <= _FILE_LIMIT_BYTES and entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Unpacked no further than it says: ZipFile.read() would unpack everything that is there, and cut it then."""
+    with archive.open(entry) as packed:
+        return packed.read(_FILE_LIMIT_BYTES)
