@@ -173,7 +173,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
     made += ["", (
         f"A still scene that has settled: {hit['similar_us']:,.0f} us of CPU per picture instead of "
         f"{hit['computed_us']:,.0f} ({hit['share_of_computing']:.2f}x); a thumbnail takes {hit['thumbnail_us']:.1f} us."
-    ), "", *_table(figures["streams"])]  # fmt: skip
+    ), "", *_table(figures["streams"]), "", *_one_for_all(figures["streams"])]  # fmt: skip
     return made
 
 
@@ -187,6 +187,18 @@ def _table(streams: dict[str, Any]) -> Iterator[str]:
             f"| {_settled(stream, mine)} | {mine['wrong_share_of_reused']:.2%} | {mine['longest_wrong_views']} "
             f"| {mine['error_bound']:.2%} | {_best(stream['rivals'])} |"
         )
+
+
+def _one_for_all(streams: dict[str, Any]) -> Iterator[str]:
+    """What one threshold for all streams would have saved, and got wrong where it was worst."""
+    yield "| for all streams | saved, mean | wrong, worst stream | most in a row |"
+    yield "|---|---|---|---|"
+    for name in next(iter(streams.values()))["rivals"]:
+        ones = {stream: told["rivals"][name] for stream, told in streams.items()}
+        worst = max(ones, key=lambda stream: ones[stream]["wrong_share_of_reused"])
+        wrong = f"{ones[worst]['wrong_share_of_reused']:.2%} ({worst})" if ones[worst]["wrong_views"] else "0.00%"
+        saved = float(np.mean([one["saved_share"] for one in ones.values()]))
+        yield f"| {name} | {saved:.1%} | {wrong} | {max(one['longest_wrong_views'] for one in ones.values())} |"
 
 
 def _settled(stream: dict[str, Any], mine: dict[str, Any]) -> str:
