@@ -1,22 +1,27 @@
 """Commands in the running agent: the desk with everything that it hands requests to.
 
 Builds the table of what this device can be asked, from its configuration and the parts it is given; without
-[commands] enabled there is none of it, and nobody subscribes to anything.
+[commands] enabled there is none of it, nobody subscribes to anything, and none of its code is imported.
 """
 
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import __version__
 from agent.clock import Clock
-from agent.commands import Desk, Device, Holders, Outside, Table, configure, diagnostics, simple, snapshot, updates
 from agent.config import Config
 from agent.logs import LineFormatter, Redactor
 from agent.records import Draft
 from agent.supervisor import Lane
 from agent.uplink.requests import Requests
+
+if TYPE_CHECKING:
+    from agent.commands import Desk, Table
+    from agent.commands.configure import Reconfiguring
+    from agent.commands.diagnostics import Tail
+    from agent.commands.snapshot import Shutter
 
 Status = Callable[[], Mapping[str, Any]]
 
@@ -29,34 +34,42 @@ class Errands:
     ) -> None:
         self._config, self._clock, self._alarm = config, clock, alarm
         self.requests = Requests() if config.commands.enabled else None
-        self._shutters: dict[str, snapshot.Shutter] = {}
-        self._tail = diagnostics.Tail(LineFormatter(False, redactor))
+        self._shutters: dict[str, Shutter] = {}
+        self._tail: Tail | None = None
         self._desk: Desk | None = None
         if self.requests is not None:
+            from agent.commands import diagnostics
+
+            self._tail = diagnostics.Tail(LineFormatter(False, redactor))
             logging.getLogger().addHandler(self._tail)
 
-    def shutter(self, source: str) -> list[snapshot.Shutter]:
+    def shutter(self, source: str) -> "list[Shutter]":
         """What stands among the inboxes of that source's lane."""
         if self.requests is None or not self._config.commands.snapshot:
             return []
+        from agent.commands import snapshot
+
         return [self._shutters.setdefault(source, snapshot.Shutter())]
 
     def open(
         self, status: Status, accept: Callable[[Draft], object], start_anew: Callable[[str], None],
-        reconfiguring: configure.Reconfiguring,
+        reconfiguring: "Reconfiguring",
     ) -> list[Lane]:  # fmt: skip
         """The commands' lane, or none. Raises ConfigError for a key that cannot be read."""
         config, commands = self._config, self._config.commands
-        if self.requests is None:
+        if self.requests is None or self._tail is None:
             return []
+        from agent.commands import Desk, Device, Holders, Outside, configure, diagnostics, simple, snapshot, updates
+
+        tail = self._tail
         boot = secrets.token_hex(8)
 
-        def table(desk: Desk) -> Table:
+        def table(desk: Desk) -> "Table":
             made = updates.operations(config.updates.spool, config.updates.folder, config.updates.download_s)
             made |= {
                 "ping": simple.ping(lambda: {"version": __version__, "health": status().get("health", "")}),
                 "cancel": simple.cancelling(desk.cancel),
-                "collect-diagnostics": diagnostics.operation(status, self._tail),
+                "collect-diagnostics": diagnostics.operation(status, tail),
             }
             if config.remote.enabled:
                 made["set-config"] = configure.operation(reconfiguring)
