@@ -72,16 +72,13 @@ class _Quantised(ctypes.Structure):
     _fields_ = (("scale", c_float), ("zero_point", c_int64))
 
 
-_Release = ctypes.CFUNCTYPE(None, c_void_p)
-_KEEP = _Release(lambda _: None)
-"""Called for memory that Python owns."""
 _OUT = POINTER(c_void_p)
 _TAKES: Final[dict[str, tuple[Any, ...]]] = {
     "CreateEnvironment": (c_int, POINTER(_Option), _OUT),
     "CreateModelFromFile": (c_void_p, c_char_p, _OUT),
     "CreateOptions": (_OUT,),
     "SetOptionsHardwareAccelerators": (c_void_p, c_int),
-    "CreateOpaqueOptions": (c_char_p, c_void_p, _Release, _OUT),
+    "CreateOpaqueOptions": (c_char_p, c_void_p, c_void_p, _OUT),
     "AddOpaqueOptions": (c_void_p, c_void_p),
     "CreateCompiledModel": (c_void_p, c_void_p, c_void_p, _OUT),
     "GetModelSignature": (c_void_p, c_size_t, _OUT),
@@ -165,8 +162,7 @@ class CompiledRunner:
         how = calls.made("CreateOptions", "DestroyOptions")
         calls("SetOptionsHardwareAccelerators", how, _CPU)
         text = f'num_threads = {options.threads}\nweight_cache_file_path = "{cache}"\n'
-        self._text = ctypes.create_string_buffer(text.encode())  # LiteRT reads it as long as the options live
-        calls("AddOpaqueOptions", how, calls.got("CreateOpaqueOptions", b"xnnpack", self._text, _KEEP))
+        calls("AddOpaqueOptions", how, calls.got("CreateOpaqueOptions", b"xnnpack", *_given_away(text)))
         self._model = calls.made("CreateCompiledModel", "DestroyCompiledModel", environment, model, how)
         self._ins, self._outs = (self._tensors(environment, model, side) for side in ("Input", "Output"))
         match_ports(self._where, self.inputs, (held.declared for held in self._ins.values()), all_of_them=True)
@@ -263,6 +259,13 @@ def _library(where: str) -> Any:
     except (OSError, AttributeError) as exc:
         raise ModelError(f"{where}: {path} cannot be used: {exc}") from exc
     return library
+
+
+def _given_away(text: str) -> tuple[c_void_p, c_void_p]:
+    """A copy of `text` that LiteRT may keep, and the C library's own function that frees it."""
+    libc = ctypes.CDLL(None)
+    libc.strdup.argtypes, libc.strdup.restype = (c_char_p,), c_void_p
+    return c_void_p(libc.strdup(text.encode())), ctypes.cast(libc.free, c_void_p)
 
 
 def _declared(calls: _Calls, tensor: c_void_p, kind: _TensorType) -> Declared:
