@@ -1,4 +1,4 @@
-"""Prepared files of public models: the same answers bit for bit, or none with a reason. What gains is not asked here."""
+"""Prepared files of public models: the same answers bit for bit, or none and a reason. What is gained is not asked."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from tests.test_real_runtime import described
 
 pytestmark = needed
 SAME = (
-    "movenet_single_pose_lightning_ptq.tflite", "mobilenet_v1_0.5_160_quant.tflite", "silero_vad.onnx", "FastestDet.onnx",
-    "vww_96_int8.tflite",
+    "movenet_single_pose_lightning_ptq.tflite", "mobilenet_v1_0.5_160_quant.tflite", "silero_vad.onnx",
+    "FastestDet.onnx", "vww_96_int8.tflite",
 )  # fmt: skip
 REASONS = {
     "traffic_model.tflite": "TFLite_Detection_PostProcess",
