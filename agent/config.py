@@ -14,19 +14,21 @@ from typing import Any, Literal, TypeVar
 
 from agent.errors import ConfigError
 from agent.migrations import TOML, Ladder
-from agent.settings.capture import SourceConfig
+from agent.plugins import adopt
+from agent.settings.capture import SourceConfig, source_config
 from agent.settings.commands import CommandsConfig
 from agent.settings.core import DeviceConfig, LogConfig, PathsConfig, PipelineConfig, SupervisorConfig
 from agent.settings.envelope import EnvelopeConfig
 from agent.settings.identity import IdentityConfig
 from agent.settings.metrics import MetricsConfig
+from agent.settings.plugins import PluginsConfig
 from agent.settings.reader import ReaderFile
 from agent.settings.remote import RemoteConfig
 from agent.settings.runtime import CacheConfig, ModelsConfig
 from agent.settings.store import StoreSettings
 from agent.settings.updates import UpdatesConfig
 from agent.settings.uplink import UplinkConfig
-from agent.strict import Merged, build, build_any
+from agent.strict import Merged, build
 from agent.tomlfile import parse, read_plain
 
 R = TypeVar("R")
@@ -62,6 +64,8 @@ class Config:
     """[models]"""
     cache: CacheConfig = field(default_factory=CacheConfig)
     """[cache]"""
+    plugins: PluginsConfig = field(default_factory=PluginsConfig)
+    """[plugins]"""
     updates: UpdatesConfig = field(default_factory=UpdatesConfig)
     """[updates]"""
     commands: CommandsConfig = field(default_factory=CommandsConfig)
@@ -85,8 +89,13 @@ class PipelineFile:
 
 
 def load_config(path: Path) -> Config:
-    """Read `path` and the conf.d/*.toml beside it, in the order of their names. Raises ConfigError."""
-    return make_config(read_tables(path), path)
+    """Read `path` and the conf.d/*.toml beside it, in the order of their names. Raises ConfigError.
+
+    From then on this process knows the steps and sources of the plugins that it allows.
+    """
+    config = make_config(read_tables(path), path)
+    adopt(config.plugins)
+    return config
 
 
 def read_tables(path: Path, ladder: Ladder[str] = TOML) -> Merged:
@@ -125,7 +134,7 @@ def load_sources(config: Config, path: Path) -> tuple[dict[str, SourceConfig], d
     base = path.resolve().parent
     for name, table in config.sources.items():
         try:
-            good[name] = _rebased(build_any(SourceConfig, table, f"{path} [sources.{name}]"), base)
+            good[name] = _rebased(source_config(table, f"{path} [sources.{name}]"), base)
         except ConfigError as exc:
             broken[name] = str(exc)
     return good, broken

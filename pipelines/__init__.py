@@ -7,7 +7,8 @@ module is imported when a pipeline names it, never before.
 """
 
 import importlib
-from collections.abc import Mapping
+import typing
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from agent.errors import ConfigError
@@ -144,17 +145,44 @@ STEPS: dict[str, dict[str, str]] = {
 }
 """kind -> name in TOML -> "module:Class"."""
 
-_BESIDE = {"post": "follow"}
+BESIDE = {"post": "follow"}
 """Lists in TOML whose steps may be of a second kind."""
+
+Loader = Callable[[], type[Any]]
+"""Imports the class of a step. Raises ConfigError."""
+
+
+class Plugged:
+    """What other packages add: empty until `agent.plugins.adopt` fills it, from what the configuration allows."""
+
+    def __init__(self) -> None:
+        self.steps: Mapping[str, Mapping[str, Loader]] = {}
+        """kind -> name in TOML -> how to get the class; no name of `STEPS` is in it."""
+        self.troubles: tuple[str, ...] = ()
+        """Why packages that are allowed are not in it."""
+        self.packages: Mapping[str, str] = {}
+        """Name -> version of those that are."""
+
+
+PLUGGED = Plugged()
 
 
 def make_step(kind: str, table: Mapping[str, Any], where: str) -> Any:
     """Make the step that `table` describes: key `step` names it, the others configure it. Raises ConfigError."""
     name = table.get("step")
-    known = {**STEPS[kind], **STEPS.get(_BESIDE.get(kind, ""), {})}
+    kinds = (kind, *([BESIDE[kind]] if kind in BESIDE else []))
+    known: dict[str, str | Loader] = {}
+    for one in kinds:
+        known |= {**PLUGGED.steps.get(one, {}), **STEPS[one]}
     if not isinstance(name, str) or name not in known:
-        allowed = ", ".join(sorted(known))
-        raise ConfigError(f"{where}: key 'step': {name!r} is no {kind} step: it must be one of {allowed}")
-    module, _, attribute = known[name].partition(":")
-    cls = getattr(importlib.import_module(module), attribute)
+        allowed, also = ", ".join(sorted(known)), "".join(f" ({trouble})" for trouble in PLUGGED.troubles)
+        raise ConfigError(f"{where}: key 'step': {name!r} is no {kind} step: it must be one of {allowed}{also}")
+    cls = _class_of(known[name])
     return build(cls, {k: v for k, v in table.items() if k != "step"}, f"{where} step '{name}'")
+
+
+def _class_of(step: str | Loader) -> type[Any]:
+    if not isinstance(step, str):
+        return step()
+    module, _, attribute = step.partition(":")
+    return typing.cast("type[Any]", getattr(importlib.import_module(module), attribute))

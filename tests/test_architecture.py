@@ -20,6 +20,7 @@ FLOORS = (
         "agent.config", "agent.credentials", "agent.drawing", "agent.envelope", "agent.health", "agent.inbox",
         "agent.layers",
         "agent.logs", "agent.manifest", "agent.meters", "agent.metrics", "agent.migrations", "agent.package",
+        "agent.plugins",
         "agent.request", "agent.rules", "agent.settings", "agent.similar", "pipelines",
     },
     {
@@ -30,7 +31,7 @@ FLOORS = (
     {
         "agent.catalogue", "agent.commands", "agent.feed", "agent.golden", "agent.inference", "agent.loading",
         "agent.papers", "agent.pipeline", "agent.prepared", "agent.reading", "agent.reconfigure", "agent.release",
-        "agent.repository", "agent.skeleton", "agent.smells",
+        "agent.promises", "agent.repository", "agent.skeleton", "agent.smells",
         "agent.stock", "agent.technician", "agent.trial", "agent.tryout", "agent.updates", "agent.variants",
         "agent.views",
     },

@@ -120,6 +120,9 @@ def test_every_harmless_table_takes_a_change(path):
         ({"pipelines": {"door": {"model": {"name": "../x"}}}}, "from afar a model is named, never a path"),
         ({"pipelines": {"door": {"model": {"name": "/x"}}}}, "never a path"),
         ({"pipelines": {"door": {"model": {"runtime": {"delegates": [{"path": "x.so"}]}}}}}, "key 'delegates'"),
+        ({"pipelines": {"door": {"model": {"runtime": {"python": "/tmp/x"}}}}}, "key 'python'"),
+        ({"plugins": {"allow": ["evil"]}}, r"\[plugins\]: key 'allow'"),
+        ({"plugins": {"folder": "/tmp"}}, r"\[plugins\]: key 'folder'"),
         ({"pipelines": {"door": {"name": "x"}}}, r"\[pipelines.door\]: key 'name'"),
         ({"pipelines": {"a/b": {"source": "rows"}}}, r"a pipeline is a table \[pipelines.<name>\]"),
         ({"pipelines": 3}, "layer l0: key 'pipelines'"),
@@ -159,7 +162,9 @@ def test_the_list_names_only_keys_that_exist():
         assert keys <= {part.name for part in dataclasses.fields(kinds[kind])}, kind
     assert {part.name.rstrip("_") for part in dataclasses.fields(PipelineConfig)} >= allowed.PIPELINES
     assert {part.name for part in dataclasses.fields(ModelUse)} >= allowed.MODEL
-    assert {part.name for part in dataclasses.fields(RuntimeOptions)} - allowed.RUNTIME == {"delegates"}
+    assert {part.name for part in dataclasses.fields(RuntimeOptions)} - allowed.RUNTIME == {
+        "delegates", "isolation", "python", "workers", "deadline_s", "load_deadline_s", "memory_limit_mb",
+    }  # fmt: skip
 
 
 def test_no_file_address_or_command_is_on_the_list():

@@ -10,6 +10,7 @@ from agent.config import Config
 from agent.health import LaneState, judge
 from agent.meters import Meters
 from agent.pipeline import Pipeline, config_digest
+from agent.plugins import used
 from agent.process import costs
 from agent.store import Store
 from agent.trial.seat import Seat
@@ -43,7 +44,9 @@ class Report:
                 "digest": config_digest(self.config), "agent": __version__, "broken": dict(self.broken),
                 **{key: value for key, value in self.settings().items() if key != "left_s"},
             },
-            "capabilities": {"mqtt": self.config.uplink.protocol, "envelope": self.config.envelope.mode},
+            "capabilities": {
+                "mqtt": self.config.uplink.protocol, "envelope": self.config.envelope.mode, "plugins": dict(used()),
+            },
             "buffer": {"budget": stats["budget"], "state": stats["state"]},
         }
 
@@ -62,6 +65,7 @@ class Report:
             "configuration": dict(self.settings()),
             "lanes": [asdict(lane) for lane in states],
             "pipelines": {p.config.name: self._pipeline(p) for p in self.made.pipelines},
+            "plugins": dict(used()),
             "memory": {**costs(), **{f"models_{key}": value for key, value in self.models().items()}},
             "outbox": self.store.stats(),
             "uplink": dict(uplink),

@@ -25,6 +25,7 @@ COMMANDS = {
     "audit": "the trail of commands: who asked for what, and whether it is whole",
     "bench": "what models cost in memory on this machine",
     "models": "list, verify, try and add models, or describe a new one",
+    "plugin": "packages that add steps, decoders and sources: list, show, check",
     "request": "ask devices to update, roll back, ...; signed, with live progress",
     "update": "bring signed models onto this device, and prove them",
     "keys": "make keys for a device, a reader or a technician",

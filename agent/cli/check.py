@@ -16,7 +16,11 @@ from agent.envelope.setup import batch_zip
 from agent.errors import ConfigError, LimpetError
 from agent.mqtt.protect import context, password
 from agent.papers import Papers, ages
+from agent.plugins.adopting import allowed
+from agent.plugins.found import installed
+from agent.plugins.loading import load
 from agent.reconfigure.start import standing
+from agent.settings.plugins import PluginsConfig
 from agent.settings.uplink import UplinkConfig
 from agent.stock import Stock
 
@@ -55,6 +59,7 @@ def look(path: Path) -> Iterator[Checked]:
     """Look at everything that the agent would use. Raises ConfigError when limpet.toml itself is wrong."""
     config = load_config(path)
     yield Checked(f"configuration {path}")
+    yield from _plugins(config.plugins)
     sources, bad_sources = load_sources(config, path)
     files, bad_files = load_pipelines(config.paths.pipelines)
     named = {file.config.source for file in files}
@@ -68,6 +73,19 @@ def look(path: Path) -> Iterator[Checked]:
         yield _try("keys of commands", lambda: _command_keys(config))
     yield _try("compression", lambda: batch_zip(config.envelope))
     yield _try("uplink's files", lambda: _uplink_files(config.uplink))
+
+
+def _plugins(config: PluginsConfig) -> Iterator[Checked]:
+    """What is allowed and whether it can be used; what is installed and not allowed is said, and is no problem."""
+    good, bad = allowed(config)
+    for plugin in good:
+        offers = ", ".join(map(str, plugin.offers))
+        yield _try(f"plugin {plugin.name} {plugin.version}: {offers}", lambda p=plugin: [load(p, o) for o in p.offers])  # type: ignore[misc]
+    yield from _problems("plugin", bad)
+    known = set(bad) | {plugin.name for plugin in good}
+    for other in installed(config):
+        if other.name not in known:
+            yield Checked(f"plugin {other.name} {other.version}: installed and not allowed, so none of it is used")
 
 
 def _pipelines(config: Config, files: tuple[PipelineFile, ...], sources: tuple[str, ...]) -> Iterator[Checked]:

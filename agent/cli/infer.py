@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.cli import lines
 from agent.cli.options import Commands
+from agent.config import load_config
 from agent.errors import ConfigError, LimpetError, ModelError
 from agent.inference import Inference, Inferred
 from agent.loading import open_model
@@ -28,6 +29,7 @@ def add_parser(sub: Commands) -> None:
     parser.add_argument("--json", action="store_true", help="JSON lines (docs/cli.schema.json)")
     parser.add_argument("--outputs", action="store_true", help="JSON lines with the raw tensors of the last view too")
     parser.add_argument("--artifacts", type=Path, metavar="DIR", help="folder of the model files, when not MODEL_DIR")
+    parser.add_argument("--config", type=Path, help="limpet.toml whose [plugins] the model's steps may come from")
     parser.add_argument("--threads", type=int, default=1, help="threads of one run (default %(default)s)")
 
 
@@ -35,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """Print a line per file, failed ones included; 1 when any failed. Raises ConfigError when the model cannot run."""
     if not 1 <= args.threads <= 64:
         raise ConfigError(f"--threads {args.threads}: it must be 1 to 64")
+    if args.config is not None:
+        load_config(args.config)
     try:
         manifest = find(Path(args.model).absolute(), ())
         runner = open_model(manifest, RuntimeOptions(threads=args.threads), artifact_root=args.artifacts)

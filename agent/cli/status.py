@@ -34,6 +34,7 @@ def _lines(status: dict[str, Any]) -> list[str]:
     lines = [f"{status['device']}: {status['health']}, up {status['up_s']:.0f} s, limpet {status['version']}"]
     lines += [f"  ! {reason}" for reason in status["reasons"]]
     lines += _configuration(status["configuration"])
+    lines += [f"  plugin {name} {version}" for name, version in status.get("plugins", {}).items()]
     lines += ["lanes", *(line for lane in status["lanes"] for line in _lane(lane))]
     lines += ["pipelines", *(line for item in status["pipelines"].items() for line in _pipeline(*item))]
     lines += ["memory", *_memory(status["memory"])] if "memory" in status else []

@@ -53,8 +53,8 @@ PIPELINES: Final = frozenset({
 })  # fmt: skip
 """Keys of [pipelines.<name>] besides those of its [model]."""
 MODEL: Final = frozenset({"name", "version"})
-RUNTIME: Final = frozenset({"prefer", "threads", "spin_us", "providers", "xnnpack", "required"})
-"""Not `delegates`: it names libraries that are loaded."""
+RUNTIME: Final = frozenset({"prefer", "threads", "spin_us", "providers", "xnnpack", "required", "prepared"})
+"""Not `delegates` and `python`, which name what is loaded, nor what keeps a model in a process of its own."""
 BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "cache.size_mb": (0, 256),
     "store.budget_mib": (16, math.inf),

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from agent.config import Config, PipelineFile, load_pipelines, load_sources, make_config
 from agent.layers.allowed import Key, Layer, flat, require_allowed
+from agent.plugins import adopt
 from agent.settings.capture import SourceConfig
 from agent.strict import Merged
 
@@ -33,9 +34,10 @@ class Effective:
 def effective(path: Path, local: Merged, layers: Sequence[Layer]) -> Effective:
     """Lay `layers` over the tables of limpet.toml at `path`. Raises ConfigError that names layer, table and key."""
     config = lay(path, local, layers)
+    told = {f"plugin {name}": why for name, why in adopt(config.plugins).items()}
     sources, bad_sources = load_sources(config, path)
     pipelines, bad_pipelines = load_pipelines(config.paths.pipelines, patches(layers))
-    told = {f"source {name}": why + _changers(layers, "sources", name) for name, why in bad_sources.items()}
+    told |= {f"source {name}": why + _changers(layers, "sources", name) for name, why in bad_sources.items()}
     told |= {f"pipeline {name}": why + _changers(layers, "pipelines", name) for name, why in bad_pipelines.items()}
     return Effective(config, sources, pipelines, told)
 

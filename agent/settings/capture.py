@@ -4,11 +4,12 @@
 Every source has `open_timeout_s` (until the first sample) and `read_timeout_s` (between samples) where it can hang.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from agent.strict import Match, Range
+from agent.strict import Match, Range, build, build_any
 from pipelines.mask import Corners, check_polygons
 
 Timeout = Annotated[float, Range(0.05, 3600)]
@@ -316,4 +317,28 @@ SourceConfig = (
     | SerialConfig
     | ReplayConfig
 )
-"""What [sources.NAME] may hold; its key `kind` chooses."""
+"""What [sources.NAME] may hold; its key `kind` chooses. A plugin may add kinds (`PLUGGED`)."""
+
+
+class Plugged:
+    """Kinds of sources that other packages add; `agent.plugins.adopt` fills it, from what the configuration allows."""
+
+    def __init__(self) -> None:
+        self.kinds: Mapping[str, Callable[[], type[Any]]] = {}
+        """kind -> how to get the class of its settings; no kind of `SourceConfig` is in it."""
+
+
+PLUGGED = Plugged()
+
+
+def kinds() -> tuple[str, ...]:
+    """The kinds of sources that the agent has by itself."""
+    return tuple(kind for cls in get_args(SourceConfig) for kind in get_args(get_type_hints(cls)["kind"]))
+
+
+def source_config(table: Mapping[str, Any], where: str) -> SourceConfig:
+    """The settings in a [sources.NAME] table. Raises ConfigError, also where a plugin's class cannot be had."""
+    kind = table.get("kind")
+    load = PLUGGED.kinds.get(kind) if isinstance(kind, str) else None
+    made: SourceConfig = build_any(SourceConfig, table, where) if load is None else build(load(), table, where)
+    return made

@@ -53,11 +53,13 @@ class RuntimeOptions:
     load_deadline_s: Annotated[float, Range(1, 3600)] = 120.0
     """With isolation = "process": loading the model may take this long, seconds."""
     memory_limit_mb: Annotated[float, Range(0, 1 << 20)] = 0.0
-    """With isolation = "process": private memory that each of its processes may ask for, MB (10^6 bytes); beyond it that
-    process fails, nothing else. 0: no limit."""
+    """With isolation = "process": private memory that each of its processes may ask for, MB (10^6 bytes); beyond it
+    that process fails, nothing else. 0: no limit."""
 
     def __post_init__(self) -> None:
         """A key that would do nothing is a mistake."""
+        if self.python is not None and not self.python.is_absolute():
+            raise ValueError("python must be an absolute path, e.g. \"/usr/bin/python3.10\"")
         if self.isolation == "none" and (self.python is not None or self.workers > 1 or self.memory_limit_mb):
             raise ValueError("python, workers and memory_limit_mb need isolation = \"process\"")
 
