@@ -62,7 +62,7 @@ def test_fifty_kills_and_ten_broker_restarts_lose_no_accepted_event(tmp_path):
     assert len(accepted) > 2000
     errors = {line for line in lines(tmp_path / "received") if line.startswith("error")}
     assert all("opened before" in error for error in errors), errors  # the broker delivers again after its restarts
-    assert sum(line.startswith("gap") for line in lines(tmp_path / "received")) >= KILLS / 5  # those of an outage are told in one
+    assert sum(line.startswith("gap") for line in lines(tmp_path / "received")) >= KILLS / 5  # an outage has one
 
 
 def received(folder):

@@ -1,4 +1,4 @@
-"""Prepared files of public models: the same answers bit for bit, or none and a reason. What is gained is not asked."""
+"""Prepared files of public models: the same answers bit for bit, or none and a reason. Gains are not asked here."""
 
 import pytest
 
