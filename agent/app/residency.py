@@ -6,6 +6,7 @@ for the end of that run; one model is opened at a time, after its room was made,
 more than the budget; what counts is the size of the model file. Refuses a model that is larger than the whole budget.
 """
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -38,10 +39,15 @@ class Residency:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._changed = threading.Condition()
+        self.lock = threading.Lock()
+        """Over what residents say of themselves; a run takes it twice, for a fraction of a microsecond."""
+        self.ended = threading.Condition(self.lock)
+        self.waiting = False
+        """Whether somebody waits for the end of a run."""
+        self.ticks = itertools.count()
         self._opening = threading.Lock()
         self._residents: list[Resident] = []
-        """Those that are open, the one that ran longest ago first."""
+        """Those that are open."""
         self._tally = Tally()
 
     def lend(self, name: str, size_bytes: int, open_: Callable[[], Runner]) -> "Resident":
@@ -55,7 +61,7 @@ class Residency:
 
     def numbers(self) -> dict[str, float]:
         """For metrics: loaded models and their bytes, the budget, loads and evictions since the start."""
-        with self._changed:
+        with self.lock:
             there = [resident.size_bytes for resident in self._residents]
             return {
                 "loaded": len(there), "loaded_bytes": sum(there), "budget_bytes": self._limit_bytes,
@@ -64,40 +70,28 @@ class Residency:
 
     # --- for residents --------------------------------------------------------------------------------------------
 
-    def taken(self, resident: "Resident") -> Runner | None:
-        """Its runner, which stays open until `left`; None while it is closed."""
-        with self._changed:
-            if resident.runner is not None:
-                resident.running += 1
-                self._residents.remove(resident)
-                self._residents.append(resident)
-            return resident.runner
-
-    def left(self, resident: "Resident") -> None:
-        with self._changed:
-            resident.running -= 1
-            if not resident.running:
-                self._changed.notify_all()
-
     def opened(self, resident: "Resident") -> None:
         """Make room for it and open it, unless that has happened meanwhile. Raises ModelError."""
         if not self._opening.acquire(timeout=WAIT_S):
             raise ModelError(f"{resident.name}: another model has been loading for {WAIT_S:g} s: this one had to wait")
         try:
-            with self._changed:
-                if resident.runner is not None or resident.gone:
-                    return
-                evicted = self._make_room(resident)
-            for other, runner in evicted:
-                runner.close()
-                log.info("model=%r closed for=%r", other.name, resident.name)
+            evicted: list[tuple[Resident, Runner]] = []
+            try:
+                with self.lock:
+                    if resident.runner is not None or resident.gone:
+                        return
+                    self._make_room(resident, evicted)
+            finally:  # those that are out are nobody's, also when there was not room enough
+                for other, runner in evicted:
+                    runner.close()
+                    log.info("model=%r closed for=%r", other.name, resident.name)
             self._open(resident)
         finally:
             self._opening.release()
 
     def closed(self, resident: "Resident") -> None:
         """It is not needed any more: it will not be opened again."""
-        with self._changed:
+        with self.lock:
             resident.gone = True
             runner = self._out(resident)
         if runner is not None:
@@ -105,26 +99,32 @@ class Residency:
 
     def _open(self, resident: "Resident") -> None:
         runner = resident.make()
-        with self._changed:
-            resident.runner = runner
+        with self.lock:
+            resident.runner, resident.last = runner, next(self.ticks)
             resident.show(runner)
             self._residents.append(resident)
             self._tally.loads += 1
 
-    def _make_room(self, wanted: "Resident") -> "list[tuple[Resident, Runner]]":
+    def _make_room(self, wanted: "Resident", out: "list[tuple[Resident, Runner]]") -> None:
         """Take out who ran longest ago until `wanted` fits; they are closed by the caller, without the lock."""
-        out = []
         while sum(one.size_bytes for one in self._residents) + wanted.size_bytes > self._limit_bytes:
-            idle = next((one for one in self._residents if not one.running), None)
+            idle = min((one for one in self._residents if not one.running), key=lambda one: one.last, default=None)
             if idle is None:
-                if not self._changed.wait(WAIT_S):
-                    raise ModelError(f"{wanted.name}: no other model has ended its run for {WAIT_S:g} s to make room")
+                self._wait(wanted)
                 continue
             runner = self._out(idle)
             assert runner is not None
             out.append((idle, runner))
             self._tally.evictions += 1
-        return out
+
+    def _wait(self, wanted: "Resident") -> None:
+        """Until a run has ended. Raises ModelError when none does."""
+        self.waiting = True
+        try:
+            if not self.ended.wait(WAIT_S):
+                raise ModelError(f"{wanted.name}: no other model has ended its run for {WAIT_S:g} s to make room")
+        finally:
+            self.waiting = False
 
     def _out(self, resident: "Resident") -> Runner | None:
         runner, resident.runner = resident.runner, None
@@ -142,6 +142,8 @@ class Resident:
         self.runner: Runner | None = None
         self.running = 0
         """Runs under way."""
+        self.last = -1
+        """When it ran last, by counting runs."""
         self.gone = False
         self.inputs: tuple[Input, ...] = ()
         self.outputs: tuple[Port, ...] = ()
@@ -160,14 +162,23 @@ class Resident:
         self._info, self.inputs, self.outputs = runner.info, runner.inputs, runner.outputs
 
     def run(self, inputs: Tensors) -> dict[str, Array]:
-        while (runner := self._residency.taken(self)) is None:
+        residency = self._residency
+        while True:
+            with residency.lock:
+                if (runner := self.runner) is not None:
+                    self.running += 1
+                    self.last = next(residency.ticks)
+                    break
             if self.gone:
                 raise ModelError(f"{self.name}: it is closed: open it again")
-            self._residency.opened(self)
+            residency.opened(self)
         try:
             return runner.run(inputs)
         finally:
-            self._residency.left(self)
+            with residency.lock:
+                self.running -= 1
+                if residency.waiting:
+                    residency.ended.notify_all()
 
     def close(self) -> None:
         self._residency.closed(self)
