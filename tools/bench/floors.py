@@ -35,15 +35,23 @@ Tell = Callable[[int, list[dict[str, Any]]], None]
 def main(words: list[str]) -> int:
     """Run one contender."""
     kind, film, model, side, frames, *broker = words
-    tell = _publisher(json.loads(broker[0])) if kind == "script" else _nothing
     cv2.setNumThreads(1)
-    loop = looking(Path(film), Path(model), int(side), tell)
+    return counted(looking(Path(film), Path(model), int(side), teller(kind, broker)), int(frames))
+
+
+def teller(kind: str, broker: list[str]) -> Tell:
+    """What a contender does with what it found."""
+    return _publisher(json.loads(broker[0])) if kind == "script" else _nothing
+
+
+def counted(loop: Iterator[int], views: int) -> int:
+    """Print what so many turns of the loop cost, after `WARM` of them, and end the process."""
     for _ in range(WARM):
         next(loop)
     start_s, begun_s = time.process_time(), time.perf_counter()
-    found = sum(next(loop) for _ in range(int(frames)))
+    found = sum(next(loop) for _ in range(views))
     spent = {"cpu_s": time.process_time() - start_s, "wall_s": time.perf_counter() - begun_s}
-    print(json.dumps(spent | {"frames": int(frames), "found": found}), flush=True)
+    print(json.dumps(spent | {"frames": views, "found": found}), flush=True)
     os._exit(0)  # what paho still holds is no part of the count
 
 

@@ -6,23 +6,22 @@ gate and the cache. CPU is that of all threads and children, decoding included; 
 """
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tools.bench import chart
-from tools.bench.agents import PIPELINE, Ground, Plan, Watched, agent, film_source, ground, spent
+from tools.bench.agents import PIPELINE, Ground, film_source, ground
 from tools.bench.detectors import DETECTORS, Detector, write
 from tools.bench.films import film, first_picture, static_film
-from tools.bench.floors import WARM
-from tools.bench.run import ROOT, Run
-from tools.bench.spread import interleaved, ratios, spread, words
+from tools.bench.rounds import Contenders, compared, floor, limpet
+from tools.bench.run import Run
+from tools.bench.spread import words
 
 GOALS = {"small": 1.25, "large": 1.05, "static": 0.30}
 """Limpet's CPU over that of the bare loop, at most."""
+_FRAMES = {"small": 2000, "medium": 900, "large": 600, "static": 800}
+"""Pictures per contender and round: some four seconds each."""
 _NO_CACHE = "\n[cache]\nenabled = false\n"
 _ROUTINE = 'class = "routine"'
 _GATED = '[gate]\nstep = "motion"'
@@ -32,15 +31,15 @@ _NAMES = {"bare": "bare loop", "script": "obvious script", "limpet": "Limpet", "
 def measure(run: Run) -> dict[str, Any]:
     """CPU seconds per 1,000 pictures and ratios, per model and contender."""
     moving, still = film(run), static_film(run)
-    models, rounds = run.folder / "models", run.many(5, 1)
+    models, rounds = run.folder / "models", run.many(3, 1)
     files = {d.name: write(models, d, first_picture(moving)) for d in DETECTORS}
     figures: dict[str, Any] = {"film": moving.name, "rounds": rounds}
     with ground(run.folder) as at:
-        for one in DETECTORS:
-            frames = run.many(round(6000 / (2 + 4 * DETECTORS.index(one))), 60)
-            figures[one.name] = _compared(rounds, _contenders(at, one, files[one.name], moving, frames))
+        for one in DETECTORS[:1] if run.quick else DETECTORS:
+            frames = run.many(_FRAMES[one.name], 60)
+            figures[one.name] = compared(rounds, _contenders(at, one, files[one.name], moving, frames))
         large = DETECTORS[-1]
-        figures["static"] = _compared(rounds, _static(at, large, files[large.name], still, run.many(800, 60)))
+        figures["static"] = compared(rounds, _static(at, large, files[large.name], still, run.many(_FRAMES["static"], 60)))
     return figures
 
 
@@ -81,44 +80,24 @@ def _title(name: str) -> str:
     return next(f"{d.words} model" for d in DETECTORS if d.name == name)
 
 
-Contenders = dict[str, Callable[[], dict[str, float]]]
-
-
-def _compared(rounds: int, contenders: Contenders) -> dict[str, Any]:
-    found = interleaved(contenders, rounds)
-    cost = {who: [one["cpu_s"] / one["frames"] * 1000 for one in all_] for who, all_ in found.items()}
-    return {
-        who: {"cpu_s_per_1000": spread(values), "ratio": ratios(values, cost["bare"])} for who, values in cost.items()
-    }
-
-
 def _contenders(at: Ground, one: Detector, file: Path, film_: Path, frames: int) -> Contenders:
     pipeline = partial(PIPELINE.format, name="looking", source="film", model=one.name)
-    models = file.parent.parent
+    models, bare = file.parent.parent, _words("bare", one, file, film_, frames)
     return {
-        "bare": partial(_floor, "bare", at, one, file, film_, frames),
-        "script": partial(_floor, "script", at, one, file, film_, frames),
-        "limpet": partial(_limpet, at, pipeline(extra=""), models, film_, frames, _NO_CACHE),
-        "routine": partial(_limpet, at, pipeline(extra=_ROUTINE), models, film_, frames, _NO_CACHE),
+        "bare": partial(floor, *bare),
+        "script": partial(floor, *_words("script", one, file, film_, frames), json.dumps(at.account)),
+        "limpet": partial(limpet, at, pipeline(extra=""), models, film_source(film_), frames, _NO_CACHE),
+        "routine": partial(limpet, at, pipeline(extra=_ROUTINE), models, film_source(film_), frames, _NO_CACHE),
     }
 
 
 def _static(at: Ground, one: Detector, file: Path, film_: Path, frames: int) -> Contenders:
     pipeline = PIPELINE.format(name="looking", source="film", model=one.name, extra=_GATED)
     return {
-        "bare": partial(_floor, "bare", at, one, file, film_, frames),
-        "limpet": partial(_limpet, at, pipeline, file.parent.parent, film_, frames, ""),
+        "bare": partial(floor, *_words("bare", one, file, film_, frames)),
+        "limpet": partial(limpet, at, pipeline, file.parent.parent, film_source(film_), frames, ""),
     }
 
 
-def _floor(kind: str, at: Ground, one: Detector, file: Path, film_: Path, frames: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "tools.bench.floors", kind, film_, file, one.side_px, frames]
-    more = [json.dumps(at.account)] if kind == "script" else []
-    done = subprocess.run([*map(str, command), *more], cwd=ROOT, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
-
-
-def _limpet(at: Ground, pipeline: str, models: Path, film_: Path, frames: int, extra: str) -> dict[str, float]:
-    plan = Plan({"film": Watched(film_source(film_), (pipeline,))}, models, extra)
-    with agent(at, plan) as one:
-        return spent(one, WARM, frames)
+def _words(kind: str, one: Detector, file: Path, film_: Path, frames: int) -> tuple[str, ...]:
+    return ("tools.bench.floors", kind, str(film_), str(file), str(one.side_px), str(frames))
