@@ -31,9 +31,8 @@ FLOORS = (
     {
         "agent.catalogue", "agent.commands", "agent.feed", "agent.golden", "agent.inference", "agent.loading",
         "agent.papers", "agent.pipeline", "agent.prepared", "agent.reading", "agent.reconfigure", "agent.release",
-        "agent.promises", "agent.repository", "agent.skeleton", "agent.smells",
-        "agent.stock", "agent.technician", "agent.trial", "agent.tryout", "agent.updates", "agent.variants",
-        "agent.views",
+        "agent.promises", "agent.repository", "agent.skeleton",
+        "agent.stock", "agent.technician", "agent.trial", "agent.tryout", "agent.updates", "agent.views",
     },
     {"agent.lanes", "agent.supervisor"},
     {"agent.__main__", "agent.app", "agent.cli", "agent.demo"},

@@ -17,9 +17,7 @@ from agent.records import Finding, View
 from agent.settings.capture import V4l2Config
 from agent.skeleton import skeleton
 from agent.skeleton.known import COCO
-from agent.smells import smells
-from agent.tryout import over_source
-from agent.variants import variants
+from agent.tryout import over_source, smells, variants
 from tests.realdata import MANIFESTS, REPO, ROOT, needed
 from tests.skeleton_models import columns, write_fixed
 

@@ -10,8 +10,7 @@ from agent.manifest import Manifest
 from agent.records import Array, Finding
 from agent.runtime import Runner
 from agent.settings.capture import SourceConfig
-from agent.tryout import Tryout
-from agent.variants import variants
+from agent.tryout import Tryout, variants
 
 _MOST_WORDS = 3
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from agent.cli.terminal import shown
 from agent.records import Finding
-from agent.smells import smells
-from agent.tryout import Found, Tryout
+from agent.tryout import Found, Tryout, smells
 
 MOST_ROWS = 40
 
