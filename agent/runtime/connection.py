@@ -75,7 +75,8 @@ class Connection:
             os.close(memory)
         seconds = int(deadline_s)
         limit = struct.pack("@ll", seconds, int((deadline_s - seconds) * 1e6))
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)  # saves the poll() of Python's own timeout
+        for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # saves the poll() of Python's own timeout
+            ours.setsockopt(socket.SOL_SOCKET, side, limit)  # who answers without reading would fill the way there
         self._socket, self._deadline_s, self._turn = ours, deadline_s, 0
         self._ins = {port.name: _view(held, port, at) for port, at in layout.inputs}
         self._outs = {port.name: _view(held, port, at) for port, at in layout.outputs}

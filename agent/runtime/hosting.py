@@ -93,7 +93,11 @@ class Hosting:
         except ModelError:
             raise LostError(self.end()) from None
         status = struct.unpack("<i", body)[0] if len(body) == 4 else 0
-        return f"{_in_words(os.waitstatus_to_exitcode(status))}{self._complaint()}"
+        try:
+            how = _in_words(os.waitstatus_to_exitcode(status))
+        except ValueError:  # it says what no process that has ended leaves
+            how = f"ended, it is said, with {status}"
+        return f"{how}{self._complaint()}"
 
     def end(self) -> str:
         """Close it after it has hung up or made no sense: how it ended, perhaps by itself, and what it said last."""
