@@ -13,6 +13,7 @@ from agent.app.residency import Residency
 from agent.app.shelf import Shelf
 from agent.clock import SystemClock
 from agent.errors import ModelError
+from agent.inference import Inference
 from agent.loading import open_model
 from agent.manifest import load_manifest
 from agent.prepared import making, prepare
@@ -169,6 +170,58 @@ def test_the_shelf_keeps_its_budget_and_counts_it(tmp_path):
     assert shelf.residency.numbers()["evictions"] == 7
     shelf.close()
     assert shelf.residency.numbers()["loaded"] == 0
+
+
+def test_a_model_that_is_about_to_be_used_is_not_swept_away(tmp_path, monkeypatch):
+    """The supervisor sweeps while another thread makes the stream that will use the model, new or known."""
+    make_model(tmp_path / "a", "copy", "tflite", name="a")
+    shelf = Shelf(ModelsConfig(folders=(tmp_path,)), CacheConfig(enabled=False), SystemClock())
+
+    def swept(*given, **named):
+        shelf.sweep()
+        return Inference(*given, **named)
+
+    monkeypatch.setattr("agent.app.shelf.Inference", swept)
+    for _ in range(2):
+        use = shelf.inference(shelf.manifest(ModelUse("a"), tmp_path), RuntimeOptions())
+        assert use.run_raw(X).outputs["y"].tolist() == [[1.0] * 4]
+        shelf.give_back(use)
+    shelf.sweep()
+    assert shelf.residency.numbers()["loaded"] == 0
+
+
+def test_a_stream_that_cannot_be_made_leaves_no_model_behind(tmp_path, monkeypatch):
+    """A wrong step in the manifest is found after the model was loaded."""
+    make_model(tmp_path / "a", "copy", "tflite", name="a")
+    shelf = Shelf(ModelsConfig(folders=(tmp_path,)), CacheConfig(enabled=False), SystemClock())
+
+    def refused(*_given, **_named):
+        raise ModelError("a wrong step")
+
+    monkeypatch.setattr("agent.app.shelf.Inference", refused)
+    for _ in range(2):
+        with pytest.raises(ModelError, match="a wrong step"):
+            shelf.inference(shelf.manifest(ModelUse("a"), tmp_path), RuntimeOptions())
+    shelf.sweep()
+    assert shelf.residency.numbers()["loaded"] == 0
+
+
+def test_models_that_gave_way_in_vain_are_closed_all_the_same(model, monkeypatch):
+    """Another one kept running for too long: what went out before is closed, and comes back when it is needed."""
+    monkeypatch.setattr("agent.app.residency.WAIT_S", 0.2)
+    log, residency, busy = [], Residency(200), (threading.Event(), threading.Event())
+    idle, runs = lent(residency, model, log, "idle"), lent(residency, model, log, "runs", busy=busy)
+    thread = threading.Thread(target=runs.run, args=(X,))
+    thread.start()
+    assert busy[0].wait(20)
+    try:
+        with pytest.raises(ModelError, match="no other model has ended its run"):
+            lent(residency, model, log, "large", size_bytes=200)
+        assert log[-1] == "close idle"
+    finally:
+        busy[1].set()
+        thread.join()
+    assert idle.run(X)["y"].tolist() == [[1.0] * 4]
 
 
 def test_major_faults_and_private_memory_are_told():

@@ -116,16 +116,20 @@ class Shelf:
         with loading:  # two copies of a model would be one too many
             with self._lock:
                 shared, origin = self._runners.get(key), self._origins.get(key[0], OPERATOR)
+                if shared is not None:
+                    shared.users += 1  # from here on: `sweep` may come at any moment
             if shared is None:
-                shared = _Shared(self._load(manifest, options, origin))
+                shared = _Shared(self._load(manifest, options, origin), 1)
                 with self._lock:
                     self._runners[key] = shared
         near = self.cache.config.similar
         near = near if similar is None else replace(near, enabled=similar)
-        inference = Inference(manifest, shared.runner, self.cache, similar=near)
-        with self._lock:
-            self._runners.setdefault(key, shared).users += 1
-        return inference
+        try:
+            return Inference(manifest, shared.runner, self.cache, similar=near)
+        except ModelError:
+            with self._lock:
+                shared.users -= 1
+            raise
 
     def give_back(self, inference: Inference) -> None:
         """A stream uses the model no more. Quick: the memory goes at the next `sweep`."""
