@@ -144,6 +144,24 @@ def test_a_closed_model_is_not_opened_again(model):
     assert log == ["open a", "close a"]
 
 
+def test_a_model_that_is_closed_while_it_loads_does_not_stay(model):
+    """Its stream has gone meanwhile: what was loaded is given back at once."""
+    log, residency = [], Residency(100)
+    a, b = lent(residency, model, log, "a"), lent(residency, model, log, "b")
+    make = a.make
+
+    def late():
+        runner = make()
+        a.close()
+        return runner
+
+    a.make = late
+    with pytest.raises(ModelError, match="closed"):
+        a.run(X)
+    assert log == ["open a", "close a", "open b", "close b", "open a", "close a"]
+    assert residency.numbers()["loaded"] == 0 and b.run(X)
+
+
 def test_a_model_that_cannot_be_opened_again_is_an_error_of_that_run_only(model):
     """Its file rotted while it was closed: the run says so, and the others go on."""
     log, residency = [], Residency(100)

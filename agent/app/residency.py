@@ -100,10 +100,13 @@ class Residency:
     def _open(self, resident: "Resident") -> None:
         runner = resident.make()
         with self.lock:
-            resident.runner, resident.last = runner, next(self.ticks)
             resident.show(runner)
-            self._residents.append(resident)
             self._tally.loads += 1
+            if not resident.gone:  # nobody has closed it while it was loading
+                resident.runner, resident.last = runner, next(self.ticks)
+                self._residents.append(resident)
+                return
+        runner.close()
 
     def _make_room(self, wanted: "Resident", out: "list[tuple[Resident, Runner]]") -> None:
         """Take out who ran longest ago until `wanted` fits; they are closed by the caller, without the lock."""
