@@ -25,8 +25,8 @@ FLOORS = (
     },
     {
         "agent.capture", "agent.control", "agent.depot", "agent.exposition", "agent.identity", "agent.journal",
-        "agent.layerfiles", "agent.mqtt", "agent.notify", "agent.process", "agent.recall", "agent.registry",
-        "agent.runtime", "agent.store", "agent.updaterchild", "agent.uplink",
+        "agent.layerfiles", "agent.modelchild", "agent.mqtt", "agent.notify", "agent.process", "agent.recall",
+        "agent.registry", "agent.runtime", "agent.store", "agent.updaterchild", "agent.uplink",
     },
     {
         "agent.catalogue", "agent.commands", "agent.feed", "agent.golden", "agent.inference", "agent.loading",

@@ -18,6 +18,7 @@ from agent.cli import main
 from agent.errors import ModelError
 from agent.loading import PREPARED, open_model
 from agent.manifest import load_manifest
+from agent.modelchild import Ended
 from agent.prepared import PrepareError, forget, making, prepare, sweep
 from agent.runtime import prepared as reading
 from agent.runtime.prepared import Place, Record, files_of, key_of, read_record
@@ -309,8 +310,11 @@ def test_a_crash_while_preparing_is_a_reason_and_no_more(ready, tmp_path, monkey
     """The model is native code's to parse, in a child."""
     manifest, _, _ = ready
     step = making._step
-    monkeypatch.setattr(making, "_step", lambda name, words: making._read(name, -11, b"") if name == "save" else step(
-        name, words))  # fmt: skip
+
+    def crashed(name, words):
+        return making._read(name, Ended(b"", -11)) if name == "save" else step(name, words)
+
+    monkeypatch.setattr(making, "_step", crashed)
     done = prepare(manifest, manifest.artifacts[0], Place(tmp_path / "prepared"))
     assert (done.state, done.reason) == ("refused", "the step 'save' ended with SIGSEGV")
 

@@ -170,7 +170,7 @@ def test_a_crash_is_told_with_its_signal_and_its_step(tmp_path, signal, monkeypa
     text = f"import os, signal\nos.kill(os.getpid(), signal.{signal})\n"
     (library / "onnxruntime.py").write_text(text)  # stands for a runtime that a hostile file crashes
     monkeypatch.setenv("PYTHONPATH", f"{library}")
-    monkeypatch.setattr("agent.updates.probe._code", lambda: f"{library}{os.pathsep}{MODELS.parent}")
+    monkeypatch.setattr("agent.modelchild._code", lambda: f"{library}{os.pathsep}{MODELS.parent}")
     why = probe(_depot(tmp_path, _tiny(tmp_path)))
     assert signal in why
     assert "while loading it" in why

@@ -8,19 +8,15 @@ it is told in words.
 import json
 import os
 import pwd
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
 from agent.errors import ModelError
+from agent.modelchild import Ended, run_child
 
 AGENT_USER: Final = "limpet"
 TIME_S: Final = 120.0
 """Longest time for loading and all golden inputs, seconds."""
-_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH")
-_QUIET: Final = {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 _SAID_LIMIT_BYTES = 64 * 1024
 
 
@@ -48,29 +44,23 @@ def _agents_user() -> dict[str, Any]:
 
 
 def _child(task: str, time_s: float, user: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-P", "-m", "agent.catalogue.proofrun", task]
-    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _QUIET
-    code = str(Path(__file__).resolve().parent.parent.parent)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (code, environment.get("PYTHONPATH", ""))))
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
-            cwd="/", timeout=time_s, check=False, **user,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return {"started": True, "why": f"its self-test was not done after {time_s:g} s"}
+        ended = run_child("agent.catalogue.proofrun", task, time_s, become=user)
     except OSError as exc:
         return {"why": f"the child that tries it cannot be started: {exc.strerror}"}
-    return _read(done.returncode, done.stdout)
+    if ended.status is None:
+        return {"started": True, "why": f"its self-test was not done after {time_s:g} s"}
+    return _read(ended)
 
 
-def _read(status: int, said: bytes) -> dict[str, Any]:
+def _read(ended: Ended) -> dict[str, Any]:
     """What the child told, line by line, and how it ended."""
     found: dict[str, Any] = {}
-    for line in said[:_SAID_LIMIT_BYTES].splitlines():
+    for line in ended.said[:_SAID_LIMIT_BYTES].splitlines():
         try:
             found |= json.loads(line)
         except (ValueError, TypeError):
             continue
-    how = f"with {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-    return found if "told" in found or "why" in found else found | {"why": f"it ended the process that tries it {how}"}
+    if "told" in found or "why" in found:
+        return found
+    return found | {"why": f"it ended the process that tries it {ended.how}"}

@@ -4,11 +4,8 @@ It limits itself, then verifies and loads every file that is for this machine an
 JSON lines on the descriptor that was its standard output: {"started": true}, then {"told": ...} or {"why": ...}.
 """
 
-import ctypes
 import json
-import os
 import resource
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,23 +14,15 @@ from agent.errors import LimpetError, ModelError
 from agent.golden import selftest
 from agent.loading import open_model
 from agent.manifest import Artifact, Manifest, load_manifest
+from agent.modelchild import teller
 from agent.registry import candidates
 from agent.views import views
-
-_PARENT_GONE = 1  # PR_SET_PDEATHSIG
 
 
 def main(task: dict[str, Any]) -> None:
     """Try the model and tell. Ends by itself, or with its parent, or at its limits."""
-    told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # native libraries print where they like
-    ctypes.CDLL(None).prctl(_PARENT_GONE, signal.SIGKILL, 0, 0, 0)
+    say = teller()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-    def say(**what: Any) -> None:
-        told.write(json.dumps(what) + "\n")
-        told.flush()
-
     say(started=True)
     try:
         manifest = load_manifest(Path(task["folder"]))

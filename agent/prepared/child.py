@@ -5,11 +5,8 @@ standard output: the figures, or {"why": ...}. Steps: `plain` loads the model as
 its outputs; `save` writes the prepared files; `prepared` loads those, runs and compares.
 """
 
-import ctypes
 import json
-import os
 import resource
-import signal
 import sys
 import threading
 import time
@@ -25,6 +22,7 @@ from agent.errors import LimpetError, ModelError
 from agent.golden import read_npz, selftest
 from agent.loading import in_memory
 from agent.manifest import Artifact, Input, Manifest, load_manifest
+from agent.modelchild import teller
 from agent.process import private_bytes
 from agent.records import Array
 from agent.registry import verified
@@ -39,7 +37,6 @@ INPUTS: Final = 6
 """Random inputs beside the golden ones; the last is the first once more, which tells whether a run leaves traces."""
 RUNS: Final = (8, 400)
 """At least and at most so many."""
-_PARENT_GONE: Final = 1  # PR_SET_PDEATHSIG
 _SAMPLE_S: Final = 0.001
 
 
@@ -65,9 +62,7 @@ class Task:
 
 def main(task: Task) -> None:
     """Do the step and tell."""
-    told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # native libraries print where they like
-    ctypes.CDLL(None).prctl(_PARENT_GONE, signal.SIGKILL, 0, 0, 0)
+    tell = teller()
     if task.memory_bytes:  # whoever has a limit over all its processes must not be ended by this one
         resource.setrlimit(resource.RLIMIT_DATA, (task.memory_bytes, task.memory_bytes))
     try:
@@ -78,8 +73,7 @@ def main(task: Task) -> None:
         figures = {"why": f"{exc.filename or task.into}: {exc.strerror}"}
     except MemoryError:
         figures = {"why": f"preparing it takes more than {task.memory_bytes / 1e6:g} MB of memory"}
-    told.write(json.dumps(figures) + "\n")
-    told.flush()
+    tell(**figures)
 
 
 def _done(task: Task) -> dict[str, Any]:
@@ -115,7 +109,7 @@ def _measured(
     manifest: Manifest, artifact: Artifact, path: Path, into: Path, prepared: Prepared | None, run_s: float
 ) -> dict[str, Any]:
     preload(artifact.runs_on)
-    ran_before = private_bytes()  # without what the packages take by themselves
+    before_bytes = private_bytes()  # without what the packages take by themselves
     begin_s = time.perf_counter()
     with peak() as seen:
         runner = open_runner(manifest, artifact, RuntimeOptions(), path, prepared=prepared)
@@ -128,8 +122,10 @@ def _measured(
         _compare(manifest, into, outputs)
         _refuse_wrong_goldens(manifest, runner)
     run_ms = _pace_ms(runner, inputs[0], run_s)
-    taken, peak_bytes = private_bytes() - ran_before, max(seen) - ran_before
-    return {"load_ms": load_ms, "run_ms": run_ms, "private_bytes": taken, "peak_bytes": max(peak_bytes, taken)}
+    taken_bytes, peak_bytes = private_bytes() - before_bytes, max(seen) - before_bytes
+    return {
+        "load_ms": load_ms, "run_ms": run_ms, "private_bytes": taken_bytes, "peak_bytes": max(peak_bytes, taken_bytes),
+    }  # fmt: skip
 
 
 def _inputs(manifest: Manifest, runner: Runner) -> Iterator[dict[str, Array]]:

@@ -3,9 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -15,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from agent.manifest import Artifact, Manifest
+from agent.modelchild import Ended, run_child
 from agent.prepared.folder import NEW, PrepareError, alone, put, size_bytes, told
 from agent.runtime.prepared import (
     Key,
@@ -37,11 +35,6 @@ RUN_S: Final = 1.0
 """Time for timing runs, plainly and prepared, seconds."""
 TIME_S: Final = 300.0
 """Longest time for one step, seconds."""
-_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH")
-_QUIET: Final = {
-    "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,35 +175,22 @@ def _user(file: Path, root: Path) -> int:
 def _step(step: str, words: Mapping[str, Any]) -> dict[str, Any]:
     """What a child told of one step; {"why": ...} also when it crashed or hung."""
     task = {"step": step, **{name: value for name, value in words.items() if name != "user"}}
-    command = [sys.executable, "-P", "-m", "agent.prepared.child", json.dumps(task)]
-    become: dict[str, Any] = {"user": words["user"], "extra_groups": ()} if words["user"] else {}
-    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _QUIET
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (_code(), environment.get("PYTHONPATH", ""))))
+    become = {"user": words["user"], "extra_groups": ()} if words["user"] else None
     try:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
-            start_new_session=True, cwd="/", **become,
-        )  # fmt: skip
+        ended = run_child("agent.prepared.child", json.dumps(task), TIME_S, become=become)
     except OSError as exc:
         raise PrepareError(f"the child that prepares models cannot be started: {exc.strerror}") from exc
-    with child:
-        try:
-            said, _ = child.communicate(timeout=TIME_S)
-        except subprocess.TimeoutExpired:
-            return {"why": f"the step '{step}' was not done after {TIME_S:g} s"}
-        finally:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
-    return _read(step, child.returncode, said)
+    if ended.status is None:
+        return {"why": f"the step '{step}' was not done after {TIME_S:g} s"}
+    return _read(step, ended)
 
 
-def _read(step: str, status: int, said: bytes) -> dict[str, Any]:
+def _read(step: str, ended: Ended) -> dict[str, Any]:
     with suppress(ValueError, IndexError):
-        table = json.loads(said.splitlines()[-1])
+        table = json.loads(ended.said.splitlines()[-1])
         if isinstance(table, dict):
             return table
-    how = f"with {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-    return {"why": f"the step '{step}' ended {how}"}
+    return {"why": f"the step '{step}' ended {ended.how}"}
 
 
 def _size_bytes(path: Path) -> int:
@@ -232,8 +212,3 @@ def _refuse_full(place: Place, model_bytes: int, factor: float) -> None:
         raise PrepareError(f"{words}: raise [models] prepared_mb, or remove some: limpet models prepare --remove")
     if shutil.disk_usage(place.folder).free < needs:
         raise PrepareError(f"{place.folder}: its disk has no room for {needs / 1e6:.0f} MB more")
-
-
-def _code() -> str:
-    """The folder that `agent` is imported from: the child runs elsewhere."""
-    return str(Path(__file__).resolve().parent.parent.parent)

@@ -22,6 +22,7 @@ from typing import IO, Any, Final
 from agent.errors import ModelError
 from agent.loading import PREPARED, open_model
 from agent.manifest import Artifact, Manifest, load_manifest
+from agent.modelchild import import_path
 from agent.prepared.child import peak, random_inputs
 from agent.process import private_bytes
 from agent.runtime import preload
@@ -69,7 +70,7 @@ def weigh(manifest: Manifest, artifact: Artifact, place: Place | None, processes
     task = Task(str(manifest.folder), artifact.file, str(root or ""), where, limit_bytes)
     with ExitStack() as running:
         children = [running.enter_context(_child(task)) for _ in range(processes)]
-        before = [_told(child) and memory(child.pid) for child in children]
+        before = [_at_rest(child) for child in children]
         told = [_next(child) for child in children]  # one after the other: each has the machine for itself
         after = [memory(child.pid) for child in children]
     grown = [{key: now[key] - then[key] for key in now} for then, now in zip(before, after, strict=True)]
@@ -92,9 +93,7 @@ def memory(pid: int) -> dict[str, int]:
 @contextmanager
 def _child(task: Task) -> Iterator["subprocess.Popen[str]"]:
     command = [sys.executable, "-P", "-m", "agent.prepared.weighing", json.dumps(asdict(task))]
-    code = str(Path(__file__).resolve().parent.parent.parent)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH", ""))))}
-    pipe = subprocess.PIPE
+    environment, pipe = {**os.environ, "PYTHONPATH": import_path()}, subprocess.PIPE
     with subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment, cwd="/"
     ) as child:
@@ -102,6 +101,12 @@ def _child(task: Task) -> Iterator["subprocess.Popen[str]"]:
             yield child
         finally:
             child.kill()
+
+
+def _at_rest(child: "subprocess.Popen[str]") -> dict[str, int]:
+    """The memory of a child that has imported its runtime and waits."""
+    _told(child)
+    return memory(child.pid)
 
 
 def _next(child: "subprocess.Popen[str]") -> Mapping[str, Any]:

@@ -4,25 +4,16 @@ A model is data that native code parses, so it may crash, hang or eat memory. Wh
 """
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Final
 
 from agent.errors import UpdateError
+from agent.modelchild import run_child
 from agent.updates.trial_run import STARTING, Candidate
 
 OUTPUT_LIMIT_BYTES: Final = 64 * 1024
-_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "CREDENTIALS_DIRECTORY", "PYTHONPATH")
-_QUIET: Final = {
-    "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-}  # fmt: skip
-"""Arenas and threads that are never used would count as memory of the model."""
 
 
 def probe(candidate: Candidate) -> str:
@@ -30,27 +21,15 @@ def probe(candidate: Candidate) -> str:
 
     Raises UpdateError when no child can be started: that says nothing about the model.
     """
-    command = [sys.executable, "-P", "-m", "agent.updates.trial_run", json.dumps(asdict(candidate))]
-    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _QUIET
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (_code(), environment.get("PYTHONPATH", ""))))
+    task = json.dumps(asdict(candidate))
     try:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
-            start_new_session=True, cwd="/",
-        )  # fmt: skip
+        ended = run_child("agent.updates.trial_run", task, candidate.time_s, passed_on=("CREDENTIALS_DIRECTORY",))
     except OSError as exc:
         raise UpdateError(f"the child that tries models cannot be started: {exc.strerror}") from exc
-    with child:
-        try:
-            said, _ = child.communicate(timeout=candidate.time_s)
-        except subprocess.TimeoutExpired:
-            _kill(child)
-            said, _ = child.communicate()
-            _refuse_unstarted(said, f"in {candidate.time_s:g} s ([updates] probe_s)", "TIMED_OUT")
-            return f"it was not done after {candidate.time_s:g} s (while {_read(said)[0]})"
-        finally:
-            _kill(child)  # whatever it started dies with it, and so does it when we are interrupted
-    return _judged(child.returncode, said)
+    if ended.status is None:
+        _refuse_unstarted(ended.said, f"in {candidate.time_s:g} s ([updates] probe_s)", "TIMED_OUT")
+        return f"it was not done after {candidate.time_s:g} s (while {_read(ended.said)[0]})"
+    return _judged(ended.status, ended.said)
 
 
 def _judged(status: int, said: bytes) -> str:
@@ -81,14 +60,3 @@ def _read(said: bytes) -> tuple[str, str | None]:
                 step = str(table.get("step", step))
                 why = str(table["why"])[:2000] if "why" in table else why
     return step, why
-
-
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    """The child and all that it started; without effect when they are gone."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-
-
-def _code() -> str:
-    """The folder that `agent` is imported from: the child runs elsewhere."""
-    return str(Path(__file__).resolve().parent.parent.parent)

@@ -6,11 +6,9 @@ descriptor that was its standard output: {"step": ...} at each step, so that the
 {"why": ...} at the end.
 """
 
-import ctypes
 import json
 import os
 import resource
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +19,8 @@ from typing import Any, Final
 
 from agent.depot import Pick
 from agent.errors import LimpetError
+from agent.modelchild import teller
+from agent.process import private_bytes
 
 RUNS: Final = (10, 200)
 """At least and at most so many timed runs."""
@@ -31,7 +31,6 @@ LEAK_BYTES: Final = 8_000_000
 MAPPED_BYTES: Final = 2 << 30
 """Address space beside the memory limit: libraries and mapped model files."""
 STARTING: Final = "starting"
-_PARENT_GONE: Final = 1  # PR_SET_PDEATHSIG
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +52,8 @@ class Candidate:
 
 def main(candidate: Candidate) -> None:
     """Try the model and tell. Ends by itself or is killed by its limits."""
-    told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # native libraries print where they like
+    say = teller()
     _limit(candidate)
-
-    def say(**what: Any) -> None:
-        told.write(json.dumps(what) + "\n")
-        told.flush()
-
     say(step=STARTING)
     try:
         say(why="; ".join(_wrong(candidate, lambda step: say(step=step))))
@@ -134,18 +127,9 @@ def _runs(manifest: Any, runner: Any) -> Iterator[float]:
             yield inference.run_raw(raw).timings_ms.get("run", 0.0)
 
 
-def private_bytes() -> int:
-    """Private memory of this process, bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
 def _limit(candidate: Candidate) -> None:
-    """Memory, processor time, size of files; gone with the parent. RLIMIT_DATA counts private writable memory, so that
-    a mapped model file and the runtimes' libraries do not count."""
-    ctypes.CDLL(None).prctl(_PARENT_GONE, signal.SIGKILL, 0, 0, 0)
+    """Memory, processor time, size of files. RLIMIT_DATA counts private writable memory, so that a mapped model file
+    and the runtimes' libraries do not count."""
     time_s, memory_bytes = int(candidate.time_s) + 1, candidate.memory_bytes
     for kind, limit in (
         (resource.RLIMIT_DATA, memory_bytes), (resource.RLIMIT_AS, memory_bytes + MAPPED_BYTES),
