@@ -20,7 +20,8 @@ from tools.bench.machine import describe, load_average, now_utc
 from tools.bench.run import ROOT, Run
 
 NAMES = (
-    "video", "audio", "latency", "start", "pipelines", "streams", "rates", "disk", "backlog", "flush", "host", "similar", "memory",
+    "video", "audio", "latency", "start", "pipelines", "streams",
+    "rates", "disk", "backlog", "flush", "host", "similar", "memory",
 )  # fmt: skip
 SECTIONS = {name: f"tools.bench.{name}" for name in NAMES}
 """name -> module, in the order of running."""

@@ -21,6 +21,8 @@ from agent.records import Array
 CLASSES = 80
 THRESHOLD = 0.5
 STRIDE = 16
+SURE = 12.0
+"""How far apart class scores are spread: enough that one class of a cell stands out, as in a trained model."""
 SEEN = 4
 """Cells of the first picture that reach the threshold."""
 
@@ -142,7 +144,8 @@ class _Drawing:
     def conv(self, out: int, size: int, stride: int = 1, groups: int = 1, bias: Array | None = None) -> None:
         """A convolution, and ReLU unless a bias is given: that is the head."""
         shape = (out, self.channels // groups, size, size)
-        scale = np.sqrt(2.0 / np.prod(shape[1:]))
+        scale = np.full((out, 1, 1, 1), np.sqrt(2.0 / np.prod(shape[1:])))
+        scale[5:] *= 1.0 if bias is None else SURE
         names = [self._weight(self.rng.normal(0, scale, shape)), self._weight(np.zeros(out) if bias is None else bias)]
         pads = [size // 2] * 4
         self.add("Conv", *names, kernel_shape=[size, size], strides=[stride] * 2, pads=pads, group=groups)

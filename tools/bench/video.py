@@ -38,8 +38,8 @@ def measure(run: Run) -> dict[str, Any]:
         for one in DETECTORS[:1] if run.quick else DETECTORS:
             frames = run.many(_FRAMES[one.name], 60)
             figures[one.name] = compared(rounds, _contenders(at, one, files[one.name], moving, frames))
-        large = DETECTORS[-1]
-        figures["static"] = compared(rounds, _static(at, large, files[large.name], still, run.many(_FRAMES["static"], 60)))
+        large, frames = DETECTORS[-1], run.many(_FRAMES["static"], 60)
+        figures["static"] = compared(rounds, _static(at, large, files[large.name], still, frames))
     return figures
 
 
