@@ -15,6 +15,8 @@ _FIRST: tuple[Bgr, ...] = (
 
 BLACK: Bgr = (0, 0, 0)
 WHITE: Bgr = (255, 255, 255)
+GROUND: Bgr = (24, 24, 24)
+"""Behind and below pictures."""
 
 
 def _toned(colour: Bgr, towards: int, share: float) -> Bgr:

@@ -12,7 +12,7 @@ import numpy as np
 
 from agent.drawing import canvas as draw
 from agent.drawing.canvas import Pen, Rect
-from agent.drawing.colours import BLACK, WHITE, Bgr, colour_of
+from agent.drawing.colours import BLACK, GROUND, PALETTE, WHITE, Bgr, colour_of
 from agent.records import Array, Finding
 
 _BONES = (
@@ -22,13 +22,12 @@ _BONES = (
     ("right shoulder", "right hip"), ("left hip", "right hip"), ("left hip", "left knee"),
     ("left knee", "left ankle"), ("right hip", "right knee"), ("right knee", "right ankle"),
 )  # fmt: skip
-_LEFT: Bgr = (0, 159, 230)
-_RIGHT: Bgr = (233, 180, 86)
+_LEFT, _RIGHT = PALETTE[:2]
+"""Orange and sky blue."""
 _MIDDLE: Bgr = (240, 240, 240)
 _MOST_LINES = 5
 _MOST_TAGS = 60
 _WORTH_A_LINE = 0.01
-_GROUND = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +73,13 @@ def drawn(image: Array, findings: Iterable[Finding], scene: Scene | None = None)
     if scene.tint is not None:
         _tint(canvas, scene.tint, found, scene, pen)
     for shape in scene.shapes:
-        _shape(canvas, shape, scene, pen)
+        _shape(canvas, shape, pen)
     points = [f for f in found if f.box and _is_point(f)]
     areas = _told_once([f for f in found if f.box and not _is_point(f)])
     if scene.tint is None:
         for finding, _ in reversed(areas):
             draw.box(canvas, _scaled(finding, factor), colour_of(finding.label, scene.labels), pen)
-    _body(canvas, points, factor, scene, pen)
+    _body(canvas, points, factor, pen)
     for finding, where in areas[:_MOST_TAGS]:
         text = _words(finding, area=scene.tint is not None) + (f" in {where}" if where else "")
         _label(canvas, text, finding, factor, scene, pen, taken)
@@ -123,7 +122,7 @@ def _tint(canvas: Array, tint: Tint, found: list[Finding], scene: Scene, pen: Pe
             draw.area(canvas, numbers == number, colour_of(label, scene.labels), pen)
 
 
-def _shape(canvas: Array, shape: Shape, scene: Scene, pen: Pen) -> None:
+def _shape(canvas: Array, shape: Shape, pen: Pen) -> None:
     high, wide = canvas.shape[:2]
     points = [(round(x * wide), round(y * high)) for x, y in shape.corners]
     colour = colour_of(shape.name)
@@ -132,7 +131,7 @@ def _shape(canvas: Array, shape: Shape, scene: Scene, pen: Pen) -> None:
     draw.tag(canvas, shape.name, (max(0, left), max(0, top)), colour, Pen(pen.line, max(12, pen.font * 3 // 4)))
 
 
-def _body(canvas: Array, points: list[Finding], factor: float, scene: Scene, pen: Pen) -> None:
+def _body(canvas: Array, points: list[Finding], factor: float, pen: Pen) -> None:
     places = {f.label: _scaled(f, factor)[:2] for f in points}
     for a, b in _BONES:
         if a in places and b in places:
@@ -191,7 +190,7 @@ def _banner(canvas: Array, found: list[Finding], scene: Scene, pen: Pen) -> Arra
     wide = canvas.shape[1]
     font = max(pen.font, round(0.03 * wide))
     step = round(1.6 * font)
-    strip = np.full((step * len(rows) + font // 2, wide, 3), _GROUND, np.uint8)
+    strip = np.full((step * len(rows) + font // 2, wide, 3), GROUND, np.uint8)
     for i, finding in enumerate(rows):
         y, foot = font // 4 + i * step, font // 4 + (i + 1) * step - font // 6
         share = min(1.0, max(0.0, finding.score))

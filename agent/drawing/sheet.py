@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from agent.drawing.canvas import fitted
+from agent.drawing.colours import GROUND
 from agent.records import Array
 
 _SIDE_PX = 1600
 _GAP_PX = 6
-_GROUND = 24
 
 
 def sheet(pictures: Sequence[Array]) -> Array:
@@ -27,7 +27,7 @@ def sheet(pictures: Sequence[Array]) -> Array:
     rows = math.ceil(len(pictures) / columns)
     cell_wide = min(wide, (_SIDE_PX - _GAP_PX * (columns + 1)) // columns)
     cell_high = max(1, round(cell_wide * high / wide))
-    made = np.full((rows * (cell_high + _GAP_PX) + _GAP_PX, columns * (cell_wide + _GAP_PX) + _GAP_PX, 3), _GROUND,
+    made = np.full((rows * (cell_high + _GAP_PX) + _GAP_PX, columns * (cell_wide + _GAP_PX) + _GAP_PX, 3), GROUND,
                    np.uint8)  # fmt: skip
     for i, picture in enumerate(pictures):
         small = fitted(picture, cell_wide, cell_high)

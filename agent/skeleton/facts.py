@@ -26,7 +26,8 @@ FORMATS: Mapping[str, Format] = {".tflite": "tflite", ".lite": "tflite", ".onnx"
 _LABEL_FILES = ("*label*.txt", "*.names", "*classes*.txt", "*class_names*.txt", "*categories*.txt")
 _LABELS_LIMIT_BYTES = 1 << 20
 _MOST_NUMBERS = 1 << 26
-_SMALLEST_SIDE = 16
+SMALLEST_SIDE_PX = 16
+"""Less is no picture."""
 _NUMBERS = frozenset({
     "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
 })  # fmt: skip
@@ -148,7 +149,7 @@ def _sizes(port: Shaped, inputs: tuple[Shaped, ...], graph: Graph) -> tuple[int,
 def _picture_size(graph: Graph) -> tuple[int, int]:
     """Height and width where the file leaves both open: what its exporter noted, else the most common one."""
     digits = [int(word) for word in re.findall("[0-9]{1,5}", graph.notes.get("imgsz", ""))]
-    if len(digits) == 2 and all(_SMALLEST_SIDE <= n <= 4096 for n in digits):
+    if len(digits) == 2 and all(SMALLEST_SIDE_PX <= n <= 4096 for n in digits):
         return digits[0], digits[1]
     return (640, 640) if "stride" in graph.notes else (224, 224)
 

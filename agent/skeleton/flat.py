@@ -7,7 +7,6 @@ Source: the FlatBuffers format description (tables, vtables, vectors, strings).
 """
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -61,11 +60,6 @@ class Table:
         self.allowance.spend(count * _ELEMENT_BYTES)
         return tuple(Table(self.data, _jump(self.data, start + 4 * i), self.allowance) for i in range(count))
 
-    def texts(self, field: int) -> tuple[str, ...]:
-        start, count = self._vector(field, 4)
-        self.allowance.spend(count * _ELEMENT_BYTES)
-        return tuple(self._text(_jump(self.data, start + 4 * i)) for i in range(count))
-
     def text(self, field: int) -> str:
         place = self.place(field)
         return self._text(_jump(self.data, place)) if place else ""
@@ -104,11 +98,6 @@ def root(data: memoryview, identifier: bytes) -> Table:
     if bytes(data[4:8]) != identifier:
         raise ValueError(f"bytes 4 to 8 are {bytes(data[4:8])!r}, not {identifier!r}")
     return Table(data, _jump(data, 0))
-
-
-def names(tables: "tuple[Table, ...]", field: int) -> Iterator[str]:
-    """One text field of each table."""
-    return (table.text(field) for table in tables)
 
 
 def _jump(data: memoryview, place: int) -> int:

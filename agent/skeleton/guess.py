@@ -44,7 +44,7 @@ def guess(facts: Facts) -> tuple[Facts, Guess]:
         pre=pre,
         decoder=reading.decoder,
         post=reading.post,
-        remarks=(*facts.remarks, *reading.remarks, *_questions(fed, picture, reading)),
+        remarks=(*facts.remarks, *reading.remarks, *_questions(picture, reading)),
     )
 
 
@@ -174,7 +174,7 @@ def _named(pre: tuple[Part, ...], facts: Facts, picture: Shaped | None) -> tuple
     return tuple(dataclasses.replace(part, keys={**part.keys, "input": picture.name}) for part in pre)
 
 
-def _questions(facts: Facts, picture: Shaped | None, reading: Reading) -> tuple[str, ...]:
+def _questions(picture: Shaped | None, reading: Reading) -> tuple[str, ...]:
     """What the file cannot tell and nobody guessed."""
     asked = []
     if picture is None and not reading.window and not reading.remarks and reading.modality in ("audio", "series"):

@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from agent.skeleton.facts import Facts, Shaped
-from agent.skeleton.said import Part, Sure
+from agent.skeleton.facts import SMALLEST_SIDE_PX, Facts, Shaped
+from agent.skeleton.said import Keys, Part, Sure
 
-_SMALLEST_SIDE = 16
-_UNIT = {"step": "normalise", "divide_by": 255.0}
-_SIGNED = {"step": "normalise", "mean": [127.5], "std": [127.5]}
-_IMAGENET = {"step": "normalise", "divide_by": 255.0, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-_PLAIN = {"step": "normalise"}
+UNIT: Keys = {"step": "normalise", "divide_by": 255.0}
+SIGNED: Keys = {"step": "normalise", "mean": [127.5], "std": [127.5]}
+IMAGENET: Keys = {"step": "normalise", "divide_by": 255.0, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+PLAIN: Keys = {"step": "normalise"}
+"""What public models want of 0..255: 0..1, -1..1, ImageNet's mean 0 and deviation 1, or the numbers as they are."""
 _SPANS = (
-    ((0.0, 1.0), _UNIT, "0..1"), ((-1.0, 1.0), _SIGNED, "-1..1"), ((0.0, 255.0), _PLAIN, "0..255"),
+    ((0.0, 1.0), UNIT, "0..1"), ((-1.0, 1.0), SIGNED, "-1..1"), ((0.0, 255.0), PLAIN, "0..255"),
     ((-128.0, 127.0), {"step": "normalise", "mean": [128.0]}, "-128..127"),
-    ((-2.12, 2.64), _IMAGENET, "ImageNet's mean 0 and deviation 1"),
+    ((-2.12, 2.64), IMAGENET, "ImageNet's mean 0 and deviation 1"),
 )  # fmt: skip
 _MEL_BANDS = {10, 12, 13, 16, 20, 23, 26, 30, 32, 40, 64, 80, 96, 128}
 
@@ -37,20 +37,20 @@ class Family:
 
 
 FAMILIES: dict[str, tuple[Family, str]] = {
-    "ultralytics": (Family(numbers=_UNIT, fit="letterbox"), "as Ultralytics trains and evaluates"),
-    "yolox": (Family("bgr", _PLAIN, "letterbox"), "as YOLOX feeds it: BGR, 0..255, the picture in the upper left"),
-    "fastestdet": (Family("bgr", _UNIT, interpolation="area"), "as FastestDet's own example feeds it"),
+    "ultralytics": (Family(numbers=UNIT, fit="letterbox"), "as Ultralytics trains and evaluates"),
+    "yolox": (Family("bgr", PLAIN, "letterbox"), "as YOLOX feeds it: BGR, 0..255, the picture in the upper left"),
+    "fastestdet": (Family("bgr", UNIT, interpolation="area"), "as FastestDet's own example feeds it"),
     "nanodet": (Family("bgr", {"step": "normalise", "mean": [103.53, 116.28, 123.675], "std": [57.375, 57.12, 58.395]}),
                 "as NanoDet's own configuration says"),
     "ultralight": (Family(numbers={"step": "normalise", "mean": [127.0], "std": [128.0]}),
                    "as Ultra-Light-Fast's own example feeds it"),
     "scrfd": (Family(numbers={"step": "normalise", "mean": [127.5], "std": [128.0]}, fit="letterbox"),
               "as InsightFace feeds it"),
-    "yunet": (Family("bgr", _PLAIN), "as OpenCV feeds it"),
-    "blazeface": (Family(numbers=_SIGNED, fit="letterbox"), "as MediaPipe feeds it"),
-    "mediapipe": (Family(numbers=_UNIT, fit="letterbox"), "as MediaPipe feeds it, from a square around the thing"),
-    "tf": (Family(numbers=_SIGNED, interpolation="area"), "as TensorFlow's detectors and classifiers were trained"),
-    "imagenet": (Family(numbers=_IMAGENET, interpolation="linear"), "as PyTorch's classifiers were trained"),
+    "yunet": (Family("bgr", PLAIN), "as OpenCV feeds it"),
+    "blazeface": (Family(numbers=SIGNED, fit="letterbox"), "as MediaPipe feeds it"),
+    "mediapipe": (Family(numbers=UNIT, fit="letterbox"), "as MediaPipe feeds it, from a square around the thing"),
+    "tf": (Family(numbers=SIGNED, interpolation="area"), "as TensorFlow's detectors and classifiers were trained"),
+    "imagenet": (Family(numbers=IMAGENET, interpolation="linear"), "as PyTorch's classifiers were trained"),
 }  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def channels(port: Shaped) -> int:
 def picture_size(port: Shaped, facts: Facts) -> tuple[int, int] | None:
     """Height and width when the port looks like a picture."""
     size = _size(port)
-    if size is None or min(size) < _SMALLEST_SIDE or port.dtype in ("int32", "int64", "bool"):
+    if size is None or min(size) < SMALLEST_SIDE_PX or port.dtype in ("int32", "int64", "bool"):
         return None
     if channels(port) == 3 or facts.note(port).colour:
         return size
@@ -156,9 +156,9 @@ def _numbers(facts: Facts, port: Shaped, known: Family | None, why: str) -> Part
     if known and known.numbers is not None:
         return Part(known.numbers, "likely", why, _others(known.numbers))
     if _inside(facts, port):
-        return Part(_PLAIN, "likely", "the graph itself begins with arithmetic on the picture: it takes 0..255",
-                    _others(_PLAIN))  # fmt: skip
-    usual = _UNIT if facts.format != "tflite" else _SIGNED
+        return Part(PLAIN, "likely", "the graph itself begins with arithmetic on the picture: it takes 0..255",
+                    _others(PLAIN))  # fmt: skip
+    usual = UNIT if facts.format != "tflite" else SIGNED
     return Part(usual, "guess", "the file does not say which range its floats have", _others(usual))
 
 
@@ -181,7 +181,7 @@ def _inside(facts: Facts, port: Shaped) -> bool:
 
 def _others(chosen: dict[str, Any]) -> str:
     ways = (
-        (_UNIT, "divide_by = 255.0 for 0..1"), (_SIGNED, "mean = [127.5], std = [127.5] for -1..1"),
-        (_PLAIN, 'step = "normalise" alone for 0..255'),
+        (UNIT, "divide_by = 255.0 for 0..1"), (SIGNED, "mean = [127.5], std = [127.5] for -1..1"),
+        (PLAIN, 'step = "normalise" alone for 0..255'),
     )  # fmt: skip
     return "; ".join(words for keys, words in ways if keys != chosen)

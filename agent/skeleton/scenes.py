@@ -127,7 +127,7 @@ def _segments(facts: Facts, size: Size) -> Reading | None:
         return None
     keys: Keys = {"step": "segments", "output": port.name, **({} if form == "numbers" else {"form": form})}
     if form != "numbers":
-        keys |= _map_activation(facts, port, form, classes)
+        keys |= _map_activation(facts, port)
     shown = " x ".join(map(str, port.bare))
     why = f"a map of {shown} over the picture: " + ("class numbers" if numbers else f"{classes} scores per point")
     voc = classes in (0, len(VOC))
@@ -142,7 +142,7 @@ def _covers(shape: tuple[int, ...], size: Size) -> bool:
     return min(high, wide) >= 16 and abs(high * size[1] - wide * size[0]) <= max(size) * 2 and size[0] / high <= 17
 
 
-def _map_activation(facts: Facts, port: Shaped, form: str, classes: int) -> dict[str, str]:
+def _map_activation(facts: Facts, port: Shaped) -> dict[str, str]:
     answer = facts.answers.get(port.name)
     if are_shares(answer):
         return {}

@@ -13,6 +13,7 @@ from agent.skeleton.said import Keys, Labels, Part, Reading, Sure
 from agent.skeleton.scenes import row_activation
 
 _ONE_SECOND = {"step": "frames", "length_s": 1.0, "hop_s": 0.5}
+_TWICE = "one second, twice a second"
 _LEAST_SAMPLES = 4000
 _MFCC = {
     "step": "mfcc", "peak": "max", "frame_length": 480, "frame_step": 320, "fft_length": 512,
@@ -40,7 +41,7 @@ _YAMNET = {
 def read_sound(facts: Facts) -> Reading | None:
     """The front end and decoder of a model that takes no picture; None when it is neither sound nor series."""
     if is_silero(facts.inputs):
-        return _silero(facts)
+        return _silero()
     port = facts.inputs[0]
     rules = (
         _mlperf_keywords, _mlperf_wake_word, _mlperf_machine, _micro_speech, _yamnet_features, _embedding, _waveform,
@@ -52,7 +53,7 @@ def read_sound(facts: Facts) -> Reading | None:
     return _series(facts, port)
 
 
-def _silero(facts: Facts) -> Reading:
+def _silero() -> Reading:
     window = {"step": "frames", "length_s": 0.036, "hop_s": 0.032, "lead_s": 0.004}
     spans = {"step": "spans", "on": 0.5, "off": 0.35, "min_s": 0.25, "min_gap_s": 0.1, "pad_s": 0.03, "lead_s": 0.004}
     why = "inputs called input, state and sr are Silero's voice activity detector"
@@ -74,8 +75,9 @@ def _mlperf_keywords(facts: Facts, port: Shaped) -> Reading | None:
     if rows and rows.bare == (12,):
         labels = Labels(KEYWORDS_12, "likely", "12 scores behind this front end: MLPerf Tiny's words, in its order")
     why = "49 x 10 numbers: the cepstral coefficients of MLPerf Tiny's keyword models"
+    window = Part(_ONE_SECOND, "likely", _TWICE)
     return Reading(_keyword(facts, ("silence", "unknown") if labels else ()), _count(facts), True, labels,
-                   window=_second("likely"), pre=(Part(_MFCC, "likely", why),), modality="audio")  # fmt: skip
+                   window=window, pre=(Part(_MFCC, "likely", why),), modality="audio")  # fmt: skip
 
 
 def _mlperf_wake_word(facts: Facts, port: Shaped) -> Reading | None:
@@ -142,8 +144,7 @@ def _waveform(facts: Facts, port: Shaped) -> Reading | None:
     if len(port.bare) != 1 or not (note.rate_hz or size >= _LEAST_SAMPLES or (named and size >= 256)):
         return None
     rate_hz = note.rate_hz or (44100 if size == 44032 else 16000)
-    window: Keys = {"step": "frames", "length_s": size / rate_hz, "hop_s": round(size / rate_hz / 2, 6)}
-    window["hop_s"] = max(1, size // 2) / rate_hz
+    window: Keys = {"step": "frames", "length_s": size / rate_hz, "hop_s": max(1, size // 2) / rate_hz}
     window |= {"rate_hz": rate_hz} if rate_hz != 16000 else {}
     rate = f"at {rate_hz} Hz, as noted in the file" if note.rate_hz else f"taken as {rate_hz} Hz"
     told = f"{size} samples, {rate}"
@@ -163,7 +164,7 @@ def _features(facts: Facts, port: Shaped) -> Reading | None:
     told = (f"'{port.name}' takes {port.bare[0]} x {port.bare[1]} numbers, like rows of a spectrogram: write [window] "
             "and [[pre]] with the front end of the training (docs/steps.md: frames with log_mel or mfcc)")  # fmt: skip
     return Reading(_keyword(facts, ()), _count(facts), True, modality="audio", remarks=(told,),
-                   window=Part(_ONE_SECOND, "guess", "one second, twice a second"))  # fmt: skip
+                   window=Part(_ONE_SECOND, "guess", _TWICE))  # fmt: skip
 
 
 def _series(facts: Facts, port: Shaped) -> Reading | None:
@@ -218,7 +219,3 @@ def _sounds(facts: Facts) -> Part:
     keys: Keys = {"step": "sounds", **({"activation": activation} if activation else {})}
     keys |= {} if port is facts.outputs[0] else {"output": port.name}
     return Part(keys, "likely", f"{_count(facts)} scores {how}: several sounds may be heard at once")
-
-
-def _second(sure: Sure) -> Part:
-    return Part({"step": "frames", "length_s": 1.0, "hop_s": 0.5}, sure, "one second, twice a second")

@@ -6,16 +6,12 @@ whole numbers have their range in scale and zero point, so only floats vary in i
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from agent.manifest import Manifest, Step
+from agent.skeleton.pictures import IMAGENET, PLAIN, SIGNED, UNIT
+from agent.skeleton.said import Keys
 
-_RANGES: dict[str, dict[str, Any]] = {
-    "0..1": {"divide_by": 255.0},
-    "-1..1": {"mean": [127.5], "std": [127.5]},
-    "0..255": {},
-    "ImageNet": {"divide_by": 255.0, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
-}
+_RANGES = {"0..1": UNIT, "-1..1": SIGNED, "0..255": PLAIN, "ImageNet": IMAGENET}
 _FITS = {"stretched": "resize", "letterbox": "letterbox"}
 
 
@@ -36,7 +32,7 @@ def variants(manifest: Manifest) -> Iterator[tuple[str, Manifest]]:
                 yield f"{fitted}, {colour}, {span}", replace(manifest, pre=pre)
 
 
-def _with(pre: tuple[Step, ...], fit: Step, step: str, colour: str, keys: dict[str, Any] | None) -> tuple[Step, ...]:
+def _with(pre: tuple[Step, ...], fit: Step, step: str, colour: str, keys: Keys | None) -> tuple[Step, ...]:
     """The steps with the picture fitted, coloured and ranged another way; all others stay."""
     made, done = list[Step](), False
     for one in pre:
@@ -48,7 +44,7 @@ def _with(pre: tuple[Step, ...], fit: Step, step: str, colour: str, keys: dict[s
             made.append({"step": "colour", "to": colour, **where})
             done = True
         elif one["step"] == "normalise" and keys is not None:
-            made.append({"step": "normalise", **keys, **where})
+            made.append({**keys, **where})
         else:
             made.append(one)
     if not done:
