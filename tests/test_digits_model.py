@@ -106,12 +106,13 @@ def test_handwritten_digits_give_what_the_manifest_says():
 
 
 def test_a_reader_that_misses_real_handwriting_says_that_it_is_a_demonstration():
-    """In every set that was measured 95 of 100 digits are read right as they are, or the manifest has the label."""
+    """Over all sets measured 95 of 100 are read right, as they are and photographed, or the manifest has the label."""
     manifest = load_manifest(FOLDER)
-    measured = manifest.accuracy["handwriting"]
-    shares = [one["as_it_is"]["right"] for one in measured.values()]
-    assert sum(count for _, count in shares) > 500
-    assert all(right / count >= 0.95 for right, count in shares) or manifest.demonstration
+    measured = manifest.accuracy["handwriting"].values()
+    for way in ("as_it_is", "inverted", "photographed"):
+        right, count = np.sum([one[way]["right"] for one in measured], axis=0)
+        assert count > 500
+        assert right / count >= 0.95 or manifest.demonstration
 
 
 def test_a_digit_costs_little():
