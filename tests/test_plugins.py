@@ -207,6 +207,17 @@ def test_files_that_others_may_write_are_refused(place):
     assert "is a link" in adopt(plugins(place, "extra"))["extra"]
 
 
+def test_a_link_on_the_way_to_the_packages_hides_nobody(place, tmp_path):
+    """A folder of plugins that is reached by a link, as lib64 of many environments is."""
+    install(place, "extra", ENTRY, STEP)
+    (tmp_path / "way").symlink_to(place)
+    assert adopt(plugins(tmp_path / "way", "extra")) == {}
+    assert make_step("pre", {"step": "same"}, "p.toml [pre]").__class__.__module__ == "extra"
+    module = place / "extra" / "__init__.py"
+    module.chmod(0o666)
+    assert f"everybody may write to it: chmod o-w {module}" in adopt(plugins(tmp_path / "way", "extra"))["extra"]
+
+
 def test_a_package_without_a_list_of_its_files_is_refused(place):
     """Nobody could say whose they are: an editable installation, for one."""
     install(place, "extra", ENTRY, STEP)
@@ -231,6 +242,7 @@ def test_a_package_without_a_list_of_its_files_is_refused(place):
         (("LIMPET_API = 1", "import nonsense_that_is_nowhere"), "cannot be imported: ModuleNotFoundError"),
         (("LIMPET_API = 1", "LIMPET_API = ="), "cannot be imported: SyntaxError"),
         (("LIMPET_API = 1", "1 / 0"), "cannot be imported: ZeroDivisionError"),
+        (("LIMPET_API = 1", "raise SystemExit(3)"), "cannot be imported: SystemExit"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_packages_name(place, change, words):
@@ -243,9 +255,10 @@ def test_what_does_not_fit_is_refused_with_the_packages_name(place, change, word
 def test_a_module_that_was_found_elsewhere_is_refused(place, tmp_path):
     """Another folder that comes first may hold a module of the same name: that is not what was looked at."""
     (tmp_path / "first").mkdir()
-    (tmp_path / "first" / "extra.py").write_text(STEP)
+    (tmp_path / "first" / "extra.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n{STEP}")
     sys.path.insert(0, str(tmp_path / "first"))
     assert f"was found at {tmp_path / 'first' / 'extra.py'}, which is not the package's" in why_not(place, STEP)
+    assert not (tmp_path / "ran").exists(), "it was imported first and looked at then"
 
 
 # --- in the agent -----------------------------------------------------------------------------------------------------

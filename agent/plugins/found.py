@@ -46,6 +46,7 @@ class Plugin:
     """What it was installed into."""
     offers: tuple[Offer, ...]
     files: frozenset[Path]
+    """Those in `folder`; programs that lie elsewhere are left out."""
     problem: str = ""
 
 
@@ -76,9 +77,11 @@ def _places(config: PluginsConfig) -> list[str]:
 
 
 def _read(found: Distribution) -> Plugin:
-    name, base = canonical(found.name), Path(str(found.locate_file(""))).resolve()
+    name, there = canonical(found.name), Path(str(found.locate_file("")))
+    base = there.resolve()  # a link on the way there must not hide the files from the look at who may write them
     points = [point for point in found.entry_points if point.group in GROUPS]
-    files = frozenset(Path(str(file.locate())) for file in found.files or ())
+    located = (Path(str(file.locate())) for file in found.files or ())
+    files = frozenset(base / file.relative_to(there) for file in located if file.is_relative_to(there))
     offers, problems = [], []
     for point in points:
         offer = _offer(name, point)
@@ -88,7 +91,7 @@ def _read(found: Distribution) -> Plugin:
             offers.append(offer)
     if not files:
         problems.append("it has no list of its files (RECORD): install it with pip, not in editable mode")
-    elif why := foreign(base, (file for file in files if file.is_relative_to(base))):
+    elif why := foreign(base, files):
         problems.append(f"it cannot be trusted: {why}")
     return Plugin(name, found.version, base, tuple(sorted(offers, key=str)), files, "; ".join(problems))
 

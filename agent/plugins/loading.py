@@ -5,6 +5,7 @@ Code of others may fail in any way while it is imported: what is foreseen become
 
 import dataclasses
 import importlib
+import importlib.util
 import typing
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,8 @@ REMEMBERS: Final = frozenset({"gate", "window", "detector", "follow"})
 """Kinds of steps with a state, which `initial()` makes."""
 _FAULTS: Final = (
     LimpetError, ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, LookupError,
-    ArithmeticError, AssertionError, RuntimeError, OSError, MemoryError,
+    ArithmeticError, AssertionError, RuntimeError, OSError, MemoryError, EOFError, StopIteration, BufferError,
+    ReferenceError, SystemExit,
 )  # fmt: skip
 
 
@@ -26,10 +28,8 @@ def load(plugin: Plugin, offer: Offer) -> type[Any]:
     """The class behind `offer`. Raises ConfigError."""
     where = f"plugin {plugin.name} {plugin.version}, {offer}"
     try:
+        _refuse_elsewhere(plugin, offer.module, where)
         module = importlib.import_module(offer.module)
-        file = Path(module.__file__ or "")
-        if file not in plugin.files and file.resolve() not in {path.resolve() for path in plugin.files}:
-            raise ConfigError(f"{where}: {offer.module} was found at {file}, which is not the package's: rename it")
         said = getattr(module, "LIMPET_API", None)
         if said != API:
             made = f"for API {said}" if said is not None else "without saying for which API (LIMPET_API)"
@@ -42,6 +42,19 @@ def load(plugin: Plugin, offer: Offer) -> type[Any]:
     if why := misfit(cls, offer):
         raise ConfigError(f"{where}: {offer.module}:{offer.attribute} {why}")
     return typing.cast("type[Any]", cls)
+
+
+def _refuse_elsewhere(plugin: Plugin, name: str, where: str) -> None:
+    """Before any of it runs: an import takes what comes first on the path, whoever put it there."""
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):  # finding a part imports those before it, which were looked at then
+        spec = importlib.util.find_spec(".".join(parts[:end]))
+        if spec is None:
+            return  # the import says what is missing
+        namespace = spec.origin is None and spec.submodule_search_locations is not None and end < len(parts)
+        if not namespace and Path(spec.origin or "").resolve() not in plugin.files:
+            words = f"{spec.name} was found at {spec.origin}, which is not the package's"
+            raise ConfigError(f"{where}: {words}: rename it")
 
 
 def misfit(cls: Any, offer: Offer) -> str:
