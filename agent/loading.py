@@ -84,7 +84,7 @@ def _prepared(
     """Prepared files that may be used, or why a model that is large enough has none."""
     if place is None or not options.prepared or path.stat().st_size < place.from_bytes:
         return None, ()
-    if options.isolation == "process" or options.providers or options.delegates or not options.xnnpack:
+    if options.providers or options.delegates or not options.xnnpack:
         return None, ()  # whoever computes then holds the weights in its own way
     if in_memory(path):
         return None, (Fallback(PREPARED, "the model is encrypted, and they would hold its weights in the clear"),)

@@ -72,7 +72,7 @@ class Ort:
         self.fallbacks: list[tuple[str, str]] = []
         ort.set_default_logger_severity(4)
         providers = self._choose(order)
-        self._session = self._open(path, order, providers)
+        self._session = self._open(order["prepared"].get("graph", path), order, providers)
         self.used = self._session.get_providers()
 
     def _choose(self, order: dict[str, Any]) -> list[str]:
@@ -108,6 +108,8 @@ class Ort:
         entries = {"session.intra_op.allow_spinning": "1" if order["spin_us"] else "0"}
         if order["spin_us"]:
             entries["session.intra_op.spin_duration_us"] = str(order["spin_us"])
+        if "graph" in order["prepared"]:  # it is optimised already; other levels would pack what lies there packed
+            made.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if order["format"] == "ort":
             entries["session.load_model_format"] = "ORT"
             entries["session.use_memory_mapped_ort_model"] = "1"
@@ -263,6 +265,55 @@ class Lite:
         return run
 
 
+class Compiled(Lite):
+    """LiteRT's compiled model, the only interface that takes a file of packed weights, and maps it.
+
+    It holds Python's lock while it runs, which nobody waits for here. A plain interpreter tells of the tensors.
+    """
+
+    def __init__(self, path: str, order: dict[str, Any]) -> None:
+        super().__init__(path, {**order, "xnnpack": False})
+        try:
+            from ai_edge_litert import compiled_model as lite
+        except ImportError as exc:
+            raise Refused(f"{sys.executable} has no LiteRT that maps packed weights: {exc}") from exc
+        cpu = lite.CpuOptions(num_threads=order["threads"], xnnpack_weight_cache_path=order["prepared"]["cache"])
+        how = lite.Options(hardware_accelerators=lite.HardwareAccelerator.CPU, cpu_options=cpu)
+        try:
+            self._model = lite.CompiledModel.from_file(path, options=how)
+        except self.refusals as exc:
+            raise Refused(f"LiteRT refuses the model with packed weights: {exc}") from exc
+        self.used = ["xnnpack", "cpu"]
+
+    def lay(self, shapes: dict[str, Any]) -> None:
+        for detail in self._interpreter.get_input_details():
+            if tuple(detail["shape"]) != shapes[detail["name"]]:
+                raise Refused(f"'{detail['name']}' leaves its shape open, which packed weights cannot")
+        super().lay(shapes)
+
+    def bind(self, ins: dict[str, Any], outs: dict[str, Any]) -> Any:
+        model, takes, gives = self._model, self._model.create_input_buffers(0), self._model.create_output_buffers(0)
+        feeds = [(buffer, ins[name]) for buffer, name in self._named(takes, "inputs")]
+        reads = [(buffer, outs[name]) for buffer, name in self._named(gives, "outputs") if name in outs]
+
+        def run() -> None:
+            for buffer, held in feeds:
+                buffer.write(held)
+            model.run_by_index(0, takes, gives)
+            for buffer, held in reads:
+                held[...] = buffer.read(held.size, held.dtype.type).reshape(held.shape)
+
+        return run
+
+    def _named(self, buffers: list[Any], side: str) -> list[tuple[Any, str]]:
+        """The buffers, which come in the order of the signature, with the names that the graph has for them."""
+        signature = self._model.get_signature_by_index(0)
+        indices = self._interpreter._get_full_signature_list().get(signature["key"], {}).get(side, {})
+        details = (*self._interpreter.get_input_details(), *self._interpreter.get_output_details())
+        graph = {detail["index"]: detail["name"] for detail in details}
+        return [(buffer, graph.get(indices.get(name), name)) for buffer, name in zip(buffers, signature[side])]  # noqa: B905
+
+
 class Host:
     """Answers what comes over the control socket: OPEN, LAYOUT, then CONNECT and ENDED as often as wanted."""
 
@@ -324,7 +375,8 @@ class Host:
         if not order["providers"] and not order["delegates"]:  # whose drivers write to devices
             wall_off(WRITE)
         limit_memory(order["memory_bytes"])
-        engine = Lite if order["runtime"] == "litert" else Ort
+        lite = Compiled if "cache" in order["prepared"] else Lite
+        engine = lite if order["runtime"] == "litert" else Ort
         self._engine = made = engine(f"/proc/self/fd/{model}", order)
         os.close(model)
         told = {

@@ -7,6 +7,7 @@ host can be started again; its digest is checked again then.
 
 import hashlib
 import json
+import logging
 import os
 import queue
 import time
@@ -22,10 +23,16 @@ from agent.runtime.answers import LaidOut, Opened, T, parsed, refusal
 from agent.runtime.connection import Connection, Layout
 from agent.runtime.contract import Fallback, RunnerInfo, Slots, check_inputs, match_ports, reference, turn
 from agent.runtime.hosting import Hosting, LostError, RefusedError
+from agent.runtime.prepared import CACHE, GRAPH, Prepared, UnpreparedError, find_prepared, key_of
 from agent.runtime.revival import Revival
 from agent.settings.runtime import RuntimeOptions
 
+log = logging.getLogger(__name__)
+
 _HASH_BYTES = 1 << 20
+_FILES = "prepared files"
+_GIVEN = {"graph": GRAPH, "cache": CACHE}
+"""Key of the OPEN message -> the prepared file that is meant."""
 _RUNS_OF_BUDGET, _LEAST_S, _UNSAID_S = 20, 2.0, 10.0
 
 
@@ -41,14 +48,18 @@ class RemoteRunner:
 
     def __init__(
         self, manifest: Manifest, artifact: Artifact, options: RuntimeOptions, path: Path, slots: Slots = None,
+        prepared: Prepared | None = None, notes: tuple[Fallback, ...] = (),
         mono_s: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         """`mono_s`: monotonic seconds, by which the wait before another start is counted."""
+        if prepared is not None and options.python is not None:
+            prepared, notes = None, (*notes, Fallback(_FILES, f"they are not made for the runtime of {options.python}"))
         self._where = f"{manifest} ({artifact.file})"
         self._artifact, self._options, self._slots = artifact, options, slots
         self.inputs, self.outputs = manifest.inputs_of(artifact), manifest.outputs_of(artifact)
         self._by_name = {port.name: port for port in self.inputs}
         self._layout = Layout.of(self.inputs, self.outputs)
+        self._prepared = prepared
         self._opened: Opened | None = None
         self._closed = False
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -62,7 +73,7 @@ class RemoteRunner:
         assert opened is not None
         self._info: RunnerInfo = RunnerInfo(
             reference(manifest, artifact), opened.runtime, opened.version, opened.used,
-            tuple(Fallback(*pair) for pair in opened.fallbacks), options.threads,
+            (*notes, *(Fallback(*pair) for pair in opened.fallbacks)), options.threads,
         )  # fmt: skip
         self._seats: int = options.workers if opened.forks else 1
         self._idle: queue.LifoQueue[_Seat] = queue.LifoQueue()
@@ -71,7 +82,8 @@ class RemoteRunner:
 
     @property
     def info(self) -> RunnerInfo:
-        return replace(self._info, host=self._revival.tally)
+        recipe = self._prepared.recipe if self._prepared else ""
+        return replace(self._info, host=self._revival.tally, prepared=recipe)
 
     def run(self, inputs: Tensors) -> dict[str, Array]:
         check_inputs(self._where, self._by_name, inputs)
@@ -112,6 +124,7 @@ class RemoteRunner:
         """A host that has loaded the model and agrees with the manifest."""
         if self._opened is not None:
             self._refuse_changed()
+            self._prepared = _still_good(self._prepared, self._artifact)
         hosting = Hosting(self._options.python)
         try:
             self._opened = self._hand_over(hosting)
@@ -123,7 +136,7 @@ class RemoteRunner:
         return hosting
 
     def _hand_over(self, hosting: Hosting) -> Opened:
-        order = json.dumps(_order(self._artifact, self._options)).encode()
+        order = json.dumps(_order(self._artifact, self._options, self._prepared)).encode()
         opened = self._asked(Opened, hosting, program.OPEN, order, (self._file,))
         match_ports(self._where, self.inputs, (t.declared() for t in opened.inputs), all_of_them=True)
         layout = json.dumps(self._layout.fields()).encode()
@@ -148,7 +161,19 @@ class RemoteRunner:
             raise ModelError(f"{self._where}: its file has changed since it was opened: install the model again")
 
 
-def _order(artifact: Artifact, options: RuntimeOptions) -> dict[str, object]:
+def _still_good(prepared: Prepared | None, artifact: Artifact) -> Prepared | None:
+    """The same files, every byte of them compared again; None, for a plain load, when they may not be used any more."""
+    if prepared is None:
+        return None
+    folder = next(iter(prepared.files.values())).parent
+    try:
+        return find_prepared(folder.parent, key_of(artifact))
+    except UnpreparedError as exc:
+        log.warning("artifact=%r prepared files left out: %s", artifact.file, exc)
+        return None
+
+
+def _order(artifact: Artifact, options: RuntimeOptions, prepared: Prepared | None) -> dict[str, object]:
     """The body of an OPEN message."""
     return {
         "protocol": program.PROTOCOL, "runtime": artifact.runs_on, "format": artifact.format,
@@ -156,6 +181,8 @@ def _order(artifact: Artifact, options: RuntimeOptions) -> dict[str, object]:
         "providers": list(options.providers), "required": options.required,
         "delegates": [[str(one.path), one.options] for one in options.delegates],
         "memory_bytes": int(options.memory_limit_mb * 1e6),
+        "prepared": {word: str(prepared.files[name]) for word, name in _GIVEN.items() if name in prepared.files}
+        if prepared else {},
     }  # fmt: skip
 
 
