@@ -36,6 +36,15 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sync_file(path: Path) -> None:
+    """Bring the bytes and the mode of a plain file, or of a folder, to the disk. Raises OSError, also for a link."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def read_limited(path: Path, limit_bytes: int) -> bytes:
     """The content of a plain file of at most `limit_bytes`. Raises OSError, or ValueError when it is larger."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

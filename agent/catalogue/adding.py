@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from agent.catalogue.entry import ENTRY_FILE, MODEL_FOLDER, Entry, Wanted
-from agent.durable import sync_folder
+from agent.durable import sync_file, sync_folder
 from agent.errors import ConfigError, ModelError, UpdateError
 from agent.registry import refuse_foreign
 
@@ -180,11 +180,7 @@ def _put_together(entry: Entry, parts: Path) -> Path:
 def _make_lasting(path: Path) -> None:
     """Its mode, whatever the umask said, and its bytes on the disk."""
     path.chmod(0o755 if path.is_dir() else 0o644)
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_file(path)
 
 
 def _give_name(made: Path, target: Path, parts: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from agent.durable import locked, sync_folder, write_durably
+from agent.durable import locked, sync_file, sync_folder, write_durably
 from agent.errors import ModelError
 from agent.runtime.prepared import RECORD_FILE, Key, Record, UnpreparedError, cpu_digest, read_record
 
@@ -53,7 +53,8 @@ def told(root: Path, exc: OSError) -> PrepareError:
 def put(root: Path, made: Path, record: Record) -> Path:
     """Give the folder `made` in `root`, whose files are whole, its record and its name. Raises OSError."""
     for blob in record.files:
-        _flush(made / blob.name)
+        (made / blob.name).chmod(0o444)
+        sync_file(made / blob.name)
     write_durably(made / RECORD_FILE, record.encode(), 0o444)
     for path in (*made.iterdir(), made):
         own(path, root)
@@ -124,12 +125,3 @@ def _remove_leftovers(root: Path) -> None:
     for pattern in (NEW, GONE):
         for path in root.glob(f"{pattern}*"):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    path.chmod(0o444)
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

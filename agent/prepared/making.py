@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from agent.durable import sync_file
 from agent.manifest import Artifact, Manifest
 from agent.modelchild import Ended, run_child
 from agent.prepared.folder import NEW, PrepareError, alone, put, size_bytes, told
@@ -152,18 +153,9 @@ def _saved(words: Mapping[str, Any], into: Path) -> tuple[str, dict[str, Any]]:
             raise PrepareError(f"{into.parent}: the disk is full: make room, then prepare the model again")
         return why, {}
     for path in into.iterdir():
-        _settle(path)
+        sync_file(path)  # pages that are not on the disk yet count as private to whoever maps them
     prepared = _step("prepared", words)
     return str(prepared.get("why", "")), prepared
-
-
-def _settle(path: Path) -> None:
-    """Bring a file to the disk: pages that are not there yet count as private to whoever maps them."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _user(file: Path, root: Path) -> int:
