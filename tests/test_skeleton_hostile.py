@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from agent.cli import main
 from agent.errors import ModelError
 from agent.skeleton import skeleton
 from agent.skeleton.tflite import read_tflite
@@ -91,6 +92,16 @@ def test_a_model_without_inputs_is_refused(tmp_path):
                        [("y", TensorProto.FLOAT, [1, 4])])  # fmt: skip
     with pytest.raises(ModelError, match="it has no inputs"):
         skeleton(path)
+
+
+def test_no_word_of_a_model_steers_the_terminal(tmp_path, capsys):
+    """A runtime's reason names the operator as the file does; what is printed of it are printable characters."""
+    node = helper.make_node("Nope\x1b[31m", ["x"], ["y"])
+    path = write_graph(tmp_path, [node], [("x", TensorProto.FLOAT, [1])], [("y", TensorProto.FLOAT, [1])])
+    assert main(["models", "new", str(path)]) == 1
+    told = capsys.readouterr()
+    assert "Nope" in told.err
+    assert "\x1b" not in told.err + told.out
 
 
 def deflated(data):

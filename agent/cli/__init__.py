@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from agent import __version__
+from agent.cli.terminal import shown
 from agent.errors import ConfigError, LimpetError
 
 COMMANDS = {
@@ -56,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = module.run(args)
         sys.stdout.flush()
     except ConfigError as exc:
-        print(f"limpet {args.command}: {exc}", file=sys.stderr)
+        print(f"limpet {args.command}: {shown(str(exc))}", file=sys.stderr)
         return 2
     except LimpetError as exc:
-        print(f"limpet {args.command}: {exc}", file=sys.stderr)
+        print(f"limpet {args.command}: {shown(str(exc))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from agent.app.shelf import ADDED_HERE, FACTORY_MODELS, searched
 from agent.catalogue import Entry, Progress, Wanted, add, load_entry, names, proved, state_of, sweep
 from agent.catalogue.recipe import pipeline_text, write_pipeline
 from agent.cli import modelscatalogue
 from agent.cli.modelscatalogue import catalogue_of, config_of, megabytes
+from agent.cli.options import Commands
 from agent.cli.terminal import shown
 from agent.config import Config
 from agent.errors import ConfigError, LimpetError, UpdateError
@@ -21,11 +21,8 @@ from agent.manifest import load_manifest
 from agent.registry import candidates, holds_model
 from agent.settings.runtime import ModelsConfig
 
-Verbs = Any
-"""argparse's subparsers; it gives this type no public name."""
 
-
-def add_parsers(verbs: Verbs) -> None:
+def add_parsers(verbs: Commands) -> None:
     """Describe both verbs."""
     adding = verbs.add_parser("add", help="fetch a public model of the catalogue, prove it, show how to use it")
     adding.add_argument("name", metavar="NAME", help="as `limpet models catalogue` shows it")
@@ -113,7 +110,7 @@ def _bring(entry: Entry, root: Path, models: ModelsConfig, args: argparse.Namesp
         finally:
             if sys.stderr.isatty():
                 print("\r\033[K", end="", file=sys.stderr)
-    print(f"every sha256 is right; self-test on this machine: {added.proof}")
+    print(f"every sha256 is right; self-test on this machine: {shown(added.proof)}")
     print(f"added {added.folder}")
 
 

@@ -24,7 +24,7 @@ def tell(tryout: Tryout, found: Sequence[Found]) -> None:
     outputs = [tryout.real_outputs(seen) for seen in tryout.sample]
     views = [(seen.view, seen.inferred.findings) for seen in tryout.sample]
     for smell in smells(tryout.manifest, (tryout.fed, tryout.fed_of), outputs, views):
-        print(f"looks wrong: {smell}")
+        print(f"looks wrong: {shown(smell)}")
 
 
 def _table(found: Sequence[Found], *, several: bool) -> list[str]:
