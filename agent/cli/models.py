@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 from agent.app.shelf import searched
 from agent.cli import modelsadd, modelsnew, modelstry
 from agent.cli.depotmodels import bad, change, held, use
+from agent.cli.modelscatalogue import config_of
 from agent.cli.modelsprepare import add_parser as add_prepare
 from agent.cli.modelsprepare import run as run_prepare
-from agent.cli.options import DEFAULT_CONFIG, Commands, add_config, add_config_again
+from agent.cli.options import Commands, add_config, add_config_again
 from agent.cli.terminal import shown
-from agent.config import load_config
 from agent.depot import State
 from agent.errors import LimpetError
 from agent.golden import selftest
@@ -95,10 +94,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _configs(path: Path) -> tuple[ModelsConfig, UpdatesConfig]:
     """The configured ones, or the defaults where no agent is installed."""
-    if path == DEFAULT_CONFIG and not os.path.lexists(path):
-        return ModelsConfig(), UpdatesConfig()
-    config = load_config(path)
-    return config.models, config.updates
+    config = config_of(path)
+    return (config.models, config.updates) if config else (ModelsConfig(), UpdatesConfig())
 
 
 def _rows(roots: Iterable[Path], updates: UpdatesConfig | None) -> Iterator[dict[str, Any]]:

@@ -4,11 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from agent.cli.options import Commands
 from agent.manifest import MANIFEST_FILE
 from agent.skeleton import skeleton
 
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(verbs: Commands) -> None:
     """Describe the verb."""
     new = verbs.add_parser("new", help="print a model.toml guessed from a model file, with reasons")
     new.add_argument("file", type=Path, metavar="FILE", help=".tflite, .onnx or .ort")

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from agent.cli.options import Commands
 from agent.cli.terminal import shown
 from agent.errors import LimpetError
 from agent.loading import place_of
@@ -18,7 +19,7 @@ from agent.settings.runtime import ModelsConfig
 ENCRYPTED = "the model is encrypted, and prepared files would hold its weights in the clear"
 
 
-def add_parser(verbs: Any) -> None:
+def add_parser(verbs: Commands) -> None:
     """Describe the verb."""
     parser = verbs.add_parser("prepare", help="make files that a large model's weights are mapped from")
     parser.add_argument("models", nargs="*", metavar="MODEL", help="names or folders")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from agent.cli.options import DEFAULT_CONFIG
+from agent.cli.options import DEFAULT_CONFIG, Commands
 from agent.cli.trycompare import compare
 from agent.cli.tryinput import input_of
 from agent.cli.trylook import MOST_FRAMES, pictures, plot
@@ -37,7 +37,7 @@ _ABOUT = """Run a model on a picture, video, sound, table or camera, show what i
 folder with a model.toml, the name of an installed model, or a bare model file: then its manifest is guessed."""
 
 
-def add_parser(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(verbs: Commands) -> None:
     """Describe the verb."""
     parser = verbs.add_parser("try", help="run a model on one input and draw what it finds", description=_ABOUT)
     parser.add_argument("model", metavar="MODEL", help="folder with a model.toml, installed name, or model file")
