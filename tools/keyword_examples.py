@@ -23,7 +23,7 @@ SIZE = RATE_HZ
 _BLOCK = 500
 _SHARES = np.array([0.08, 0.25, *[0.067] * len(KEYWORDS)])
 """How often each label is drawn, in the order of LABELS."""
-_PEOPLE_SHARE = 0.65
+_PEOPLE_SHARE = 0.75
 """How often a keyword is taken from a voice that was cut from a person."""
 
 
@@ -45,12 +45,15 @@ def material(corpus: Corpus, seed: int, count: int = 400) -> Material:
         for label in sorted(set(corpus.labels))
     }
     rng = np.random.default_rng(seed)
-    babble = [corpus[i] for i in rng.choice(np.concatenate(by_label[SENTENCE]), 150)]
+    formant, people = by_label[SENTENCE]
+    babble = [corpus[i] for i in rng.choice(formant if len(formant) else people, 150)]
     return Material(corpus, by_label, [background(rng, 4 * SIZE, babble) for _ in range(count)])
 
 
-def example(stuff: Material, label: str, rng: np.random.Generator) -> npt.NDArray[np.int16]:
-    """One second that is heard as `label`, int16 [16000]."""
+def example(
+    stuff: Material, label: str, rng: np.random.Generator, least_snr_db: float = 2.0
+) -> npt.NDArray[np.int16]:
+    """One second that is heard as `label`, int16 [16000]; the noise is `least_snr_db` to 45 dB below, or missing."""
     x = np.zeros(SIZE, np.float32)
     if label == UNKNOWN:
         x = _other_speech(stuff, rng)
@@ -62,7 +65,7 @@ def example(stuff: Material, label: str, rng: np.random.Generator) -> npt.NDArra
         x = room(rng, x)[:SIZE]
     noise = stuff.backgrounds[rng.integers(len(stuff.backgrounds))]
     at = rng.integers(0, len(noise) - SIZE)
-    snr_db = rng.uniform(2, 45) if rng.random() < 0.85 else 60
+    snr_db = rng.uniform(least_snr_db, 45) if rng.random() < 0.85 else 60
     loud = np.sort(np.abs(x))[-SIZE // 4 :]  # the spoken quarter: silence around a word does not count
     x = x + noise[at : at + SIZE] * np.float32(10 ** (-snr_db / 20) * max(rms(loud), 1e-3))
     return _recorded(x, label, rng)
@@ -97,7 +100,7 @@ def _block(at: tuple[int, int]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np
 def _take(stuff: Material, label: str, rng: np.random.Generator) -> Signal:
     """One take of `label`, its vocal tract and pitch stretched or shrunk by up to a fifth, its ends cut or kept."""
     formant, people = stuff.by_label[label]
-    pool = people if len(people) and rng.random() < _PEOPLE_SHARE else formant
+    pool = people if len(people) and (len(formant) == 0 or rng.random() < _PEOPLE_SHARE) else formant
     x = resample(stuff.corpus[int(rng.choice(pool))], rng.integers(52, 80) / 64)
     return x * np.float32(0.1 / rms(x))
 

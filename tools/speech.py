@@ -73,7 +73,10 @@ def voices() -> tuple[Voice, ...]:
 
 
 def speak(voice: Voice, text: str, rng: random.Random) -> Utterance:
-    """Say `text` with a pace, pitch and end (statement, question, call) drawn from `rng`. Raises RuntimeError."""
+    """Say `text` with a pace, pitch and end (statement, question, call) drawn from `rng`. Raises RuntimeError.
+
+    For flite, `text` may be phones, as "/y eh f/".
+    """
     say = {"espeak": _espeak, "flite": _flite, "festival": _festival, "pico": _pico}[voice.engine]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "said.wav"
@@ -141,7 +144,8 @@ def _flite(name: str, text: str, rng: random.Random, path: Path) -> list[str]:
         "int_f0_target_stddev": rng.uniform(5, 45),
     }
     sets = [part for key, value in setting.items() for part in ("--setf", f"{key}={value:.2f}")]
-    return ["flite", "-voice", name, *sets, "-t", text + rng.choice(("", ".", "?")), "-o", str(path)]
+    said = ["-p", f"pau {text.strip('/')} pau"] if text[0] == "/" else ["-t", text + rng.choice(("", ".", "?"))]
+    return ["flite", "-voice", name, *sets, *said, "-o", str(path)]
 
 
 def _festival(name: str, text: str, rng: random.Random, path: Path) -> list[str]:
