@@ -35,6 +35,8 @@ kind = "every"
 period_s = 0.001
 """
 """One event per view: each view ends the period of the one before."""
+NO_CACHE = "\n[cache]\nenabled = false\n"
+"""For limpet.toml: every picture is computed."""
 LOOK_S = 0.2
 """How often a running agent is asked how far it is, seconds: asking costs it half a millisecond."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench import chart
-from tools.bench.agents import PIPELINE, Agent, Ground, Plan, Watched, agent, ground
+from tools.bench.agents import NO_CACHE, PIPELINE, Agent, Ground, Plan, Watched, agent, ground
 from tools.bench.detectors import DETECTORS, write
 from tools.bench.films import film, first_picture
 from tools.bench.run import Run
@@ -36,7 +36,7 @@ def measure(run: Run) -> dict[str, Any]:
     write(run.folder / "models", one, first_picture(shown))
     source_table = f'kind = "replay"\npath = "{shown}"\nfps = {FPS}\nloop = true'
     pipeline = PIPELINE.format(name="looking", source="film", model=one.name, extra="")
-    plan = Plan({"film": Watched(source_table, (pipeline,))}, run.folder / "models", "\n[cache]\nenabled = false\n")
+    plan = Plan({"film": Watched(source_table, (pipeline,))}, run.folder / "models", NO_CACHE)
     with contextlib.ExitStack() as stack:
         memory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="limpet-bench-", dir="/dev/shm")))
         at = {"memory": stack.enter_context(ground(memory)), "slow": stack.enter_context(ground(run.folder / "slow"))}

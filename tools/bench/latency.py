@@ -18,7 +18,7 @@ from typing import Any
 
 from paho.mqtt.client import Client
 
-from tools.bench.agents import PIPELINE, Agent, Ground, Plan, Watched, agent, connected, disconnected, ground
+from tools.bench.agents import NO_CACHE, PIPELINE, Agent, Ground, Plan, Watched, agent, connected, disconnected, ground
 from tools.bench.detectors import DETECTORS, write
 from tools.bench.films import film, first_picture
 from tools.bench.run import Run
@@ -30,7 +30,6 @@ GOALS = {"p50_beyond_ms": 2.0, "p99_beyond_ms": 5.0, "flushes_per_event": 1.0}
 _PAGE = os.urandom(4096 + 24)
 """A frame of SQLite's write-ahead log."""
 _MESSAGE = os.urandom(420)
-_NO_CACHE = "\n[cache]\nenabled = false\n"
 _SLOW = f"fps = {FPS}\n"
 
 
@@ -40,7 +39,7 @@ def measure(run: Run) -> dict[str, Any]:
     write(run.folder / "models", one, first_picture(moving))
     pipeline = PIPELINE.format(name="looking", source="film", model=one.name, extra="")
     source = f'kind = "replay"\npath = "{moving}"\nloop = true\n{_SLOW}'
-    plan = Plan({"film": Watched(source, (pipeline,))}, run.folder / "models", _NO_CACHE)
+    plan = Plan({"film": Watched(source, (pipeline,))}, run.folder / "models", NO_CACHE)
     with ground(run.folder) as at, agent(at, plan) as running:
         running.until(2 * FPS)
         floors = _floors(at, run.many(35, 3))

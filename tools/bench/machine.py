@@ -4,6 +4,7 @@ import datetime as dt
 import importlib.metadata
 import os
 import platform
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def now_utc() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"sqlite": __import__("sqlite3").sqlite_version, "implementation": sys.implementation.name}
+    found = {"sqlite": sqlite3.sqlite_version, "implementation": sys.implementation.name}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -39,40 +38,6 @@ IMPORTS = {
 }  # fmt: skip
 """Each alone in a fresh interpreter; what it brings along counts too."""
 _LIMIT_BYTES = 512 << 20
-_SWAP = """
-import sys
-from pathlib import Path
-from agent.app.shelf import Shelf
-from agent.clock import SystemClock
-from agent.prepared.child import peak, random_inputs
-from agent.process import costs, private_bytes
-from agent.runtime import preload
-from agent.settings.core import ModelUse
-from agent.settings.runtime import CacheConfig, ModelsConfig, RuntimeOptions
-import json, time
-folder, prepared, runtime, runs = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-models = ModelsConfig(folders=(folder,), prepared=Path(prepared or "/nowhere"))
-shelf = Shelf(models, CacheConfig(enabled=False), SystemClock())
-preload(runtime)
-base, spent = private_bytes(), []
-def load(name):
-    use = shelf.inference(shelf.manifest(ModelUse(name), folder), RuntimeOptions(prepared=bool(prepared)))
-    given = random_inputs(use.runner)
-    for _ in range(runs):
-        begin = time.perf_counter()
-        use.run_raw(given)
-        spent.append((time.perf_counter() - begin) * 1e3)
-    return use
-now = load("one")
-told = {"alone_bytes": private_bytes() - base, "run_ms": sorted(spent)[len(spent) // 2]}
-if (folder / "two").is_dir():
-    with peak() as seen:
-        load("two")
-        shelf.give_back(now)
-        shelf.sweep()
-    told |= {"peak_bytes": max(seen) - base, "after_bytes": private_bytes() - base}
-print(json.dumps(told | {"major_faults": costs()["major_faults"], "way": now.runner.info.prepared or "plain"}))
-"""
 
 
 def measure(run: Run) -> dict[str, Any]:
@@ -245,7 +210,7 @@ def _limited(run: Run, size_mb: float) -> dict[str, Any]:
 
 def _told(run: Run, manifest: Manifest, prepared: str, start: Any = subprocess.run) -> dict[str, Any]:
     runtime, runs = manifest.artifacts[0].runs_on, str(run.many(20, 3))
-    command = [sys.executable, "-c", textwrap.dedent(_SWAP), manifest.folder.parent, prepared, runtime, runs]
+    command = [sys.executable, "-m", "tools.bench.swap", manifest.folder.parent, prepared, runtime, runs]
     done = start(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{manifest.folder}: {done.stderr[-1000:]}")

@@ -7,14 +7,13 @@ decoded once, so that the cost of a further pipeline shows beside the first.
 from typing import Any
 
 from tools.bench import chart
-from tools.bench.agents import PIPELINE, Plan, Watched, agent, film_source, ground, spent
+from tools.bench.agents import NO_CACHE, PIPELINE, Plan, Watched, agent, film_source, ground, spent
 from tools.bench.detectors import DETECTORS, write
 from tools.bench.films import film, first_picture
 from tools.bench.processes import memory
 from tools.bench.run import Run
 
 COUNTS = (1, 4, 16)
-_NO_CACHE = "\n[cache]\nenabled = false\n"
 
 
 def measure(run: Run) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def measure(run: Run) -> dict[str, Any]:
                 PIPELINE.format(name=f"looking-{n}", source="film", model=one.name, extra='class = "routine"')
                 for n in range(count)
             )
-            plan = Plan({"film": Watched(film_source(moving), texts)}, run.folder / "models", _NO_CACHE)
+            plan = Plan({"film": Watched(film_source(moving), texts)}, run.folder / "models", NO_CACHE)
             with agent(at, plan) as running:
                 cost = spent(running, 30 * count, run.many(1500, 40) * (count + 3) // 4)
                 private_mib = memory(running.pid).private_mib

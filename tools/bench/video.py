@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench import chart
-from tools.bench.agents import PIPELINE, Ground, film_source, ground
+from tools.bench.agents import NO_CACHE, PIPELINE, Ground, film_source, ground
 from tools.bench.detectors import DETECTORS, Detector, write
 from tools.bench.films import film, first_picture, static_film
 from tools.bench.rounds import Contenders, compared, floor, limpet
@@ -22,7 +22,6 @@ GOALS = {"small": 1.25, "large": 1.05, "static": 0.30}
 """Limpet's CPU over that of the bare loop, at most."""
 _FRAMES = {"small": 2000, "medium": 900, "large": 600, "static": 800}
 """Pictures per contender and round: some four seconds each."""
-_NO_CACHE = "\n[cache]\nenabled = false\n"
 _ROUTINE = 'class = "routine"'
 _GATED = '[gate]\nstep = "motion"'
 _NAMES = {"bare": "bare loop", "script": "obvious script", "limpet": "Limpet", "routine": "Limpet, routine events"}
@@ -86,8 +85,8 @@ def _contenders(at: Ground, one: Detector, file: Path, film_: Path, frames: int)
     return {
         "bare": partial(floor, *bare),
         "script": partial(floor, *_words("script", one, file, film_, frames), json.dumps(at.account)),
-        "limpet": partial(limpet, at, pipeline(extra=""), models, film_source(film_), frames, _NO_CACHE),
-        "routine": partial(limpet, at, pipeline(extra=_ROUTINE), models, film_source(film_), frames, _NO_CACHE),
+        "limpet": partial(limpet, at, pipeline(extra=""), models, film_source(film_), frames, NO_CACHE),
+        "routine": partial(limpet, at, pipeline(extra=_ROUTINE), models, film_source(film_), frames, NO_CACHE),
     }
 
 
