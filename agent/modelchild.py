@@ -9,9 +9,11 @@ native libraries print where they like. What the lines mean is the business of p
 import ctypes
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ _QUIET: Final = {
 }  # fmt: skip
 """Arenas and threads that are never used would count as memory of the model."""
 _PARENT_GONE: Final = 1  # PR_SET_PDEATHSIG
+_SAID_BYTES: Final = 1 << 20
+"""Most that is kept of what a child tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Ended:
     """What became of a child."""
 
     said: bytes
-    """All that it told."""
+    """What it told, the first megabyte."""
     status: int | None
     """As `subprocess` says it, below 0 the signal; None: it was killed at its deadline."""
 
@@ -41,7 +45,9 @@ class Ended:
         """Its end in words: "with SIGSEGV", "with status 3"."""
         if self.status is None:
             return "at its deadline"
-        return f"with {signal.Signals(-self.status).name}" if self.status < 0 else f"with status {self.status}"
+        named = {-one.value: one.name for one in signal.Signals}
+        return f"with {named.get(self.status, f'signal {-self.status}')}" if self.status < 0 else (
+            f"with status {self.status}")
 
 
 def run_child(
@@ -61,13 +67,44 @@ def run_child(
     )  # fmt: skip
     with child:
         try:
-            said, _ = child.communicate(timeout=time_s)
-        except subprocess.TimeoutExpired:
-            _kill(child)
-            return Ended(child.communicate()[0], None)
+            said, in_time = _heard(child, time.monotonic() + time_s)
         finally:
             _kill(child)  # whatever it started dies with it, and so does it when we are interrupted
-    return Ended(said, child.returncode)
+    return Ended(said, child.returncode if in_time else None)
+
+
+def _heard(child: "subprocess.Popen[bytes]", until_s: float) -> tuple[bytes, bool]:
+    """What the child tells until it ends, and whether that was in time.
+
+    Its own end counts and not that of the pipe: who left its process group may hold that open, or write without end.
+    """
+    assert child.stdout is not None
+    pipe, process, said = child.stdout.fileno(), os.pidfd_open(child.pid), bytearray()
+    os.set_blocking(pipe, False)
+    waited = [pipe, process]
+    try:
+        while (left_s := until_s - time.monotonic()) > 0:
+            ready, _, _ = select.select(waited, [], [], left_s)
+            over = process in ready
+            while pipe in ready and (more := _read(pipe)) is not None:
+                said += more[: _SAID_BYTES - len(said)]
+                if not more:
+                    waited.remove(pipe)  # it has closed it, and may go on all the same
+                if not more or not over or len(said) >= _SAID_BYTES:
+                    break
+            if over:
+                return bytes(said), True
+    finally:
+        os.close(process)
+    return bytes(said), False
+
+
+def _read(pipe: int) -> bytes | None:
+    """None: there is nothing just now."""
+    try:
+        return os.read(pipe, 1 << 16)
+    except BlockingIOError:
+        return None
 
 
 def import_path() -> str:
