@@ -8,7 +8,8 @@ from collections import deque
 import pytest
 from rich.console import Console
 
-from agent.demo.board import Arrival, Board, Lines, plain_line, summary
+from agent.cli.phrases import summary, told
+from agent.demo.board import Arrival, Board, Lines, plain_line
 from agent.demo.page import Sheet
 from agent.demo.story import Story
 from agent.records import Draft, Event
@@ -158,6 +159,21 @@ def test_lines_tell_each_event_once(capsys):
 def test_a_body_is_summed_up_in_a_few_words(body, words):
     """Whatever a rule tells has a short form."""
     assert summary(body) == words
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"label": "person#1", "score": 0.6235334, "box": [226.06, 123.35, 315.97, 270.0]},
+         "person#1 score 0.624 at [226, 123, 316, 270]"),
+        ({"label": "yes", "score": 0.5}, "yes score 0.5"),
+        ({"label": "odd", "box": "nowhere"}, "odd"),
+        ([1, 2], "[1, 2]"),
+    ],
+)  # fmt: skip
+def test_the_place_in_the_picture_is_told_in_whole_pixels(body, words):
+    """Who reads events on a terminal sees where, without fifteen digits; a body of another shape does no harm."""
+    assert told(body) == words
 
 
 def test_a_plain_event_is_marked_as_plain():

@@ -13,6 +13,7 @@ from agent.app.shelf import Shelf
 from agent.capture import file_samples
 from agent.cli import lines
 from agent.cli.options import DEFAULT_CONFIG, Commands
+from agent.cli.phrases import told
 from agent.clock import Clock, SystemClock
 from agent.config import Config, PipelineFile, load_config, load_pipeline, load_pipelines, load_sources
 from agent.errors import ConfigError, ModelError
@@ -140,6 +141,7 @@ def _words(fields: dict[str, Any]) -> str:
         return f"{fields['t_s']:10.3f}s  gap before sample {fields['seq']}"
     if fields["type"] == "event":
         when = f"{fields['t_s']:10.3f}s" if "t_s" in fields else " " * 11
-        return f"{when}  EVENT {fields['stream']} {fields['kind']} {lines.write(fields['body'])}"
+        return f"{when}  EVENT {fields['stream']} {fields['kind']} {told(fields['body'])}"
     seen = ", ".join(f"{f['label']} {f['score']:.3f}" for f in fields["findings"][:3]) or "-"
-    return f"{fields['t_s']:10.3f}s  #{fields['seq']} {seen}"
+    reused = " (similar)" if fields.get("cache") == "similar" else ""
+    return f"{fields['t_s']:10.3f}s  #{fields['seq']} {seen}{reused}"

@@ -13,6 +13,7 @@ from typing import Any
 from agent import codec
 from agent.cli import lines
 from agent.cli.options import Commands
+from agent.cli.phrases import told
 from agent.cli.terminal import shown
 from agent.clock import SystemClock
 from agent.config import load_reader
@@ -99,8 +100,8 @@ def _heard(heard: Heard) -> Iterator[dict[str, Any]]:
 def _words(fields: dict[str, Any]) -> str:
     if fields["type"] in ("event", "gap"):
         seal = "sealed" if fields["sealed"] else "plain"
-        body = lines.write(fields["body"])
-        return f"{fields['device']} {fields['stream']} {fields['kind']} seq={fields['seq']} {seal} {body}"
+        what = f"{fields['stream']} {fields['kind']} {told(fields['body'])}"
+        return f"{fields['device']} {what} seq={fields['seq']} {seal}"
     if fields["type"] == "connection":
         return "connected" if fields["up"] else f"not connected: {fields['reason']}"
     if fields["type"] == "refused":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from agent.cli.phrases import summary
 from agent.demo.story import Story
 from agent.records import Event
 
@@ -118,36 +119,3 @@ def model_words(pipeline: dict[str, Any]) -> str:
     model = pipeline.get("model")
     words = f"{model['name']} {model['version']}" if model else "streaming statistic"
     return f"{words}, a demonstration" if pipeline.get("demonstration") else words
-
-
-def summary(body: Any) -> str:
-    """The body of an event in a few words."""
-    if not isinstance(body, dict):
-        return str(body)
-    if isinstance(body.get("seen"), list):
-        return "; ".join(_seen(s) for s in body["seen"]) or "nothing seen"
-    if "verdict" in body:  # on an update: its detail is for programs
-        return f"{body.get('model')} {body.get('version')}: {body['verdict']}, {body.get('text')}"
-    label = body.get("label", "")
-    parts = [str(label)] if label else []
-    if "value" in body and body["value"] != label:
-        parts.append(f"= {_short(body['value'])}{_unit(body)}")
-    if "score" in body:
-        parts.append(f"score {_short(body['score'])}")
-    parts += [f"{key} {_short(body[key])}" for key in ("count", "present_s", "threshold", "reason") if key in body]
-    return " ".join(parts) or ", ".join(f"{key} {_short(value)}" for key, value in body.items())
-
-
-def _seen(seen: dict[str, Any]) -> str:
-    figures = seen.get("value") or seen.get("score") or {}
-    mean = f" mean {_short(figures['mean'])}" if "mean" in figures else ""
-    return f"{seen.get('label')} x{seen.get('findings')}{mean}{_unit(seen)}"
-
-
-def _unit(table: dict[str, Any]) -> str:
-    unit = table.get("unit")
-    return f" {unit}" if unit and unit != "1" else ""
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -18,7 +18,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from agent.demo.board import Arrival, Board, model_words, summary
+from agent.cli.phrases import summary
+from agent.demo.board import Arrival, Board, model_words
 
 DRAW_S = 0.2
 """Shortest time between two pages, seconds."""
