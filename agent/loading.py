@@ -16,6 +16,7 @@ from agent.settings.runtime import ModelsConfig, RuntimeOptions
 
 PREPARED = "prepared files"
 """How their reason is called among a runner's fallbacks."""
+ENCRYPTED = "the model is encrypted, and prepared files would hold its weights in the clear"
 
 
 def open_model(
@@ -87,7 +88,7 @@ def _prepared(
     if options.providers or options.delegates or not options.xnnpack:
         return None, ()  # whoever computes then holds the weights in its own way
     if in_memory(path):
-        return None, (Fallback(PREPARED, "the model is encrypted, and they would hold its weights in the clear"),)
+        return None, (Fallback(PREPARED, ENCRYPTED),)
     try:
         return find_prepared(place.folder, key_of(artifact)), ()
     except UnpreparedError as exc:

@@ -11,12 +11,10 @@ from typing import Any
 from agent.cli.options import Commands
 from agent.cli.terminal import shown
 from agent.errors import LimpetError
-from agent.loading import place_of
+from agent.loading import ENCRYPTED, place_of
 from agent.prepared import forget, prepare, sweep
 from agent.registry import Found, Origin, candidates
 from agent.settings.runtime import ModelsConfig
-
-ENCRYPTED = "the model is encrypted, and prepared files would hold its weights in the clear"
 
 
 def add_parser(verbs: Commands) -> None:

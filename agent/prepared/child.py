@@ -20,7 +20,7 @@ import numpy as np
 
 from agent.errors import LimpetError, ModelError
 from agent.golden import read_npz, selftest
-from agent.loading import in_memory
+from agent.loading import ENCRYPTED, in_memory
 from agent.manifest import Artifact, Input, Manifest, load_manifest
 from agent.modelchild import teller
 from agent.process import private_bytes
@@ -83,7 +83,7 @@ def _done(task: Task) -> dict[str, Any]:
     into = Path(task.into)
     with verified(manifest, artifact, root, task.limit_bytes) as path:
         if in_memory(path):
-            raise ModelError("the model is encrypted, and they would hold its weights in the clear")
+            raise ModelError(ENCRYPTED)
         if task.step == "save":
             return _saved(manifest, artifact, path, into)
         prepared = files_of(artifact.runs_on, into) if task.step == "prepared" else None

@@ -4,8 +4,8 @@ The file is given by path (creating a session from bytes holds the GIL and one c
 its weights are read where they lie; an .onnx file cannot be, ONNX Runtime parses it into private memory. Either way the
 kernels keep a packed copy of the weights that they multiply with: without it they share everything and take 1.5 to 8
 times as long. Prepared files hold the packed weights of dense layers, which are mapped then; those of convolutions are
-not saved by ONNX Runtime and stay private. `malloc_trim` gives back what loading left over. A run
-reads its inputs where they lie and gives arrays of its own, from as many threads as want to.
+not saved by ONNX Runtime and stay private. `malloc_trim` gives back what loading left over. A run reads its inputs
+where they lie and gives arrays of its own, from as many threads as want to.
 """
 
 import contextlib
@@ -45,13 +45,12 @@ _REFUSALS: tuple[type[Exception], ...] = (
     RuntimeError, ValueError, TypeError, MemoryError,
 )  # fmt: skip
 """Its exceptions share no base of their own, so they are gathered by name."""
-
-
 _SAVING = {
     "optimized_model_external_initializers_file_name": WEIGHTS,
     "optimized_model_external_initializers_min_size_in_bytes": "1024",
     "save_external_prepacked_constant_initializers": "1",
 }
+"""What makes a session write its weights, packed ones included, into a file of their own."""
 Load = Literal["plain", "mapped", "saved"]
 """An .onnx file, an .ort file, or the graph that `save_prepared` wrote."""
 
