@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ def told(root: Path, exc: OSError) -> PrepareError:
 
 def put(root: Path, made: Path, record: Record) -> Path:
     """Give the folder `made` in `root`, whose files are whole, its record and its name. Raises OSError."""
+    _take_back(made)
     for blob in record.files:
         (made / blob.name).chmod(0o444)
         sync_file(made / blob.name)
@@ -67,6 +69,19 @@ def put(root: Path, made: Path, record: Record) -> Path:
             _away(root, path)
     _remove_leftovers(root)
     return target
+
+
+def _take_back(made: Path) -> None:
+    """From the child that wrote the files, which may be another user: a link among them would have root change what it
+    leads to. Raises PrepareError."""
+    if os.geteuid() == 0:
+        os.chown(made, 0, 0, follow_symlinks=False)
+        made.chmod(0o700)
+    for path in made.iterdir():
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise PrepareError(f"{path}: the child that prepares models left no file of its own: look at the model")
+    made.chmod(0o755)
 
 
 def own(path: Path, like: Path) -> None:

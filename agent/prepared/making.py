@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import shutil
 import tempfile
 import time
@@ -164,10 +165,19 @@ def _user(file: Path, root: Path) -> int:
     return (file.stat().st_uid or root.stat().st_uid) if os.geteuid() == 0 else 0
 
 
+def _become(user: int) -> dict[str, Any]:
+    """With that user's own group: root's would open what is open to it."""
+    try:
+        group = pwd.getpwuid(user).pw_gid
+    except KeyError:
+        group = user
+    return {"user": user, "group": group, "extra_groups": ()}
+
+
 def _step(step: str, words: Mapping[str, Any]) -> dict[str, Any]:
     """What a child told of one step; {"why": ...} also when it crashed or hung."""
     task = {"step": step, **{name: value for name, value in words.items() if name != "user"}}
-    become = {"user": words["user"], "extra_groups": ()} if words["user"] else None
+    become = _become(words["user"]) if words["user"] else None
     try:
         ended = run_child("agent.prepared.child", json.dumps(task), TIME_S, become=become)
     except OSError as exc:
