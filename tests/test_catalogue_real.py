@@ -13,6 +13,7 @@ import pytest
 from agent.catalogue import PinnedFile, entries, load_entry, names
 from agent.cli import main
 from agent.cli.modelscatalogue import latency_class
+from agent.errors import ConfigError
 from agent.inference import Inference
 from agent.loading import open_model
 from agent.manifest import load_manifest
@@ -196,6 +197,16 @@ def test_the_tool_draws_and_answers_the_same_again(capsys, monkeypatch, tmp_path
         assert said in capsys.readouterr().out
     made, kept = (folder / "mnist-lstm" / "model" / "golden" for folder in (copied, CATALOGUE))
     assert (made / "seven.npz").read_bytes() == (kept / "seven.npz").read_bytes()
+
+
+def test_an_input_of_ones_own_stays_and_a_missing_one_is_told(tmp_path):
+    """Who writes an entry for their own catalogue may bring a photograph; a name that nobody drew is no traceback."""
+    own = tmp_path / "street.jpg"
+    own.write_bytes(b"mine")
+    check_catalogue.draw_input(own)
+    assert own.read_bytes() == b"mine"
+    with pytest.raises(ConfigError, match=r"stret\.jpg is not there, and nothing of that name is drawn \(face, "):
+        check_catalogue.draw_input(tmp_path / "stret.jpg")
 
 
 def test_golden_inputs_are_what_the_script_draws():

@@ -3,9 +3,9 @@
     python -m tools.check_catalogue [--mirror URL|DIR] [--catalogue DIR] [--licences] [NAME ...]
     python -m tools.check_catalogue --goldens [--mirror URL|DIR] [NAME ...]
 
---goldens draws the inputs that each model.toml names (tools/catalogue_inputs.py) and writes what the model answers;
-look at the labels that it prints before you commit. --licences asks the origins whether the licence texts are where
-the entries say. Ends with 1 when an entry is wrong.
+--goldens draws the inputs that each model.toml names (tools/catalogue_inputs.py; one that it does not know is yours,
+and stays) and writes what the model answers; look at the labels that it prints before you commit. --licences asks the
+origins whether the licence texts are where the entries say. Ends with 1 when an entry is wrong.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 from agent.catalogue import Entry, Wanted, add, load_entry, names, proved
 from agent.catalogue.carrier import LIMITS, narrow, opened
 from agent.catalogue.origin import ORIGIN_URL, PinnedFile
-from agent.errors import LimpetError
+from agent.errors import ConfigError, LimpetError
 from agent.inference import Inference
 from agent.loading import open_model
 from agent.manifest import Golden, load_manifest
@@ -73,9 +73,20 @@ def draw_inputs(folder: Path) -> None:
     for golden in goldens_of(folder):
         path = folder / "model" / golden.input
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(catalogue_inputs.make(golden.input))
+        draw_input(path)
         if golden.output:
             (folder / "model" / golden.output).touch()
+
+
+def draw_input(path: Path) -> None:
+    """Draw what tools/catalogue_inputs.py knows; an input of your own stays. Raises ConfigError when there is none."""
+    try:
+        path.write_bytes(catalogue_inputs.make(path.name))
+    except KeyError as exc:
+        if not path.is_file():
+            known = ", ".join(sorted({*catalogue_inputs.PICTURES, *catalogue_inputs.SOUNDS}))
+            told = f"{path} is not there, and nothing of that name is drawn ({known}): put yours there"
+            raise ConfigError(told) from exc
 
 
 def goldens_of(folder: Path) -> tuple[Golden, ...]:
