@@ -20,6 +20,8 @@ from agent.registry import candidates, find, installed
 from agent.settings.runtime import ModelsConfig
 
 COLUMNS = ("model", "weights", "PSS MB", "private MB", "peak MB", "load ms", "run ms")
+NAME_WIDTH = 48
+"""Characters for a model's name, version and file; a longer name moves its own figures to the right."""
 
 
 def add_parser(sub: Commands) -> None:
@@ -85,4 +87,4 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _line(cells: tuple[str, ...]) -> str:
-    return shown(f"{cells[0]:<36} {cells[1]:<16}" + "".join(f"{cell:>12}" for cell in cells[2:]))
+    return shown(f"{cells[0]:<{NAME_WIDTH}} {cells[1]:<16}" + "".join(f"{cell:>12}" for cell in cells[2:]))

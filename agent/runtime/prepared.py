@@ -194,7 +194,7 @@ def read_record(folder: Path) -> Record:
         key, files = Key(**table.pop("key")), tuple(Blob(**blob) for blob in table.pop("files"))
         return Record(key, files, **table)
     except FileNotFoundError as exc:
-        raise UnpreparedError("there are none for this runtime and this processor") from exc
+        raise UnpreparedError("there are none for this runtime and this processor (limpet models prepare)") from exc
     except OSError as exc:
         raise UnpreparedError(f"{path}: it cannot be read: {exc.strerror}") from exc
     except (ValueError, TypeError, KeyError, AttributeError) as exc:

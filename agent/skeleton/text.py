@@ -15,6 +15,7 @@ from agent.skeleton.facts import Facts, Shaped, is_silero
 from agent.skeleton.said import Guess, Labels, Part
 
 _WIDTH = 110
+_GOLDEN = {"image": "png", "audio": "wav", "series": "csv"}
 _WORDS = {"known": "known", "likely": "likely", "guess": "??? guess"}
 
 
@@ -26,7 +27,7 @@ def written(facts: Facts, guess: Guess, *, inline: bool = False) -> str:
         *(line for port in facts.outputs for line in _port("output", port, facts)),
         *(line for take, give in guess.states for line in _state(take, give)),
         *_steps(guess),
-        *_end(facts),
+        *_end(facts, guess),
     ]
     return "\n".join(lines) + "\n"
 
@@ -152,7 +153,7 @@ def _pair(key: str, value: Any) -> Iterator[str]:
         yield f"{key} = {quoted(value)}"
 
 
-def _end(facts: Facts) -> Iterator[str]:
+def _end(facts: Facts, guess: Guess) -> Iterator[str]:
     yield ""
     yield "[[artifact]]"
     yield f"file = {quoted(facts.path.name)}"
@@ -163,7 +164,7 @@ def _end(facts: Facts) -> Iterator[str]:
     yield ""
     yield "# A golden input makes `limpet models verify` meaningful:"
     yield "# [[golden]]"
-    yield '# input = "golden/one.png"'
+    yield f'# input = "golden/one.{_GOLDEN.get(guess.modality.keys["modality"], "npy")}"'
     yield '# label = "what it shows"'
 
 
