@@ -137,7 +137,8 @@ class PipelineLane:
             self.refused += 1
             if self.refused % REFUSALS == 0:
                 raise
-            log.warning("pipeline=%s seq=%d view refused: %s", name, sample.seq, exc)
+            if self.refused & (self.refused - 1) == 0:  # the 1st, 2nd, 4th, ... in a row: one reason, not twenty lines
+                log.warning("pipeline=%s seq=%d view refused: %s", name, sample.seq, exc)
 
     def _tell(self, outcome: Outcome) -> None:
         name = self.pipeline.config.name

@@ -156,7 +156,7 @@ def test_a_view_that_the_model_refuses_is_counted_and_the_next_one_looked_at(pip
     assert 'limpet_results_total{pipeline="machine",cache="miss"} 2' in text
 
 
-def test_a_pipeline_whose_model_refuses_everything_fails_and_says_why(pipeline, meters):
+def test_a_pipeline_whose_model_refuses_everything_fails_and_says_why(pipeline, meters, caplog):
     """Not one sample's fault any more: the supervisor sees it, and health with it."""
 
     class Never:
@@ -168,9 +168,11 @@ def test_a_pipeline_whose_model_refuses_everything_fails_and_says_why(pipeline, 
     inbox, stop = Inbox(100, "block"), threading.Event()
     rows = Rows([1.0] * 50, EndOfStream("over"))
     CaptureLane("s", rows.opener([]), EndOfStream, [inbox], meters).run(stop, lambda: None)
+    caplog.set_level("WARNING")
     with pytest.raises(ModelError, match="takes pictures"):
         PipelineLane(Never(), inbox, lambda _d: None, meters).run(stop, lambda: None)
     assert inbox.counts().taken == 20
+    assert caplog.text.count("view refused") == 5  # the 1st, 2nd, 4th, 8th and 16th: a log is not flooded by one reason
 
 
 def test_an_event_that_the_store_refuses_is_counted(pipeline):
