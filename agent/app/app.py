@@ -5,6 +5,7 @@ stop the lanes that bring samples leave first and finish the one in hand, then t
 acknowledgements and the store writes what is pending. A lane that hangs in C is left behind.
 """
 
+import gc
 import logging
 import os
 import random
@@ -111,6 +112,8 @@ class App:
             lookers = self._supervisor(*self._looking(store))
             services = self._supervisor(*self._serving(report, store, uplink, (keepers, lookers)))
             self._upkeep.follow(store.accept, services, lookers)
+            gc.freeze()  # modules and models stay to the end: no collection stops the lanes to look through them
+            gc.enable()
             self._watch(made, (keepers, lookers, services), notifier)
             notifier.stopping()
             half_s = self.config.supervisor.stop_s / 2

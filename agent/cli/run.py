@@ -1,6 +1,7 @@
 """`limpet run`: the agent itself, until SIGTERM or Ctrl-C."""
 
 import argparse
+import gc
 import os
 import sys
 
@@ -19,6 +20,7 @@ def run(args: argparse.Namespace) -> int:
 
     An agent that has to start anew leaves that to the service manager (Restart=always), or else does it itself.
     """
+    gc.disable()  # what starting makes stays; `App.run` turns it on when all stands
     from agent.app.app import App
     from agent.notify import Notifier
 

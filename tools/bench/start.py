@@ -1,12 +1,15 @@
 """Section `start`: from the start of the process to its first event at a reader, and what an idle agent costs.
 
 First event: `limpet run` looks at a film, its first picture makes a critical event, which is durable, sealed and
-published before a reader of the broker has it; the files lie in the page cache. Idle: an agent that watches the
+published before a reader of the broker has it; the files lie in the page cache, with the byte code that an
+installation has. Idle: an agent that watches the
 machine's load every five seconds, connected to its broker; CPU and wake-ups of all its threads.
 """
 
+import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from tests.agents import PIPELINES, running, status
@@ -36,6 +39,7 @@ _LIMIT_S = 30.0
 
 def measure(run: Run) -> dict[str, Any]:
     """Seconds to the first event, over some starts; CPU, wake-ups and memory of an idle agent."""
+    _keep_byte_code(run.folder / "bytecode")
     moving = film(run)
     write(run.folder / "models", DETECTORS[0], first_picture(moving))
     pipeline = PIPELINE.format(name="looking", source="film", model=DETECTORS[0].name, extra="")
@@ -55,6 +59,12 @@ def lines(figures: dict[str, Any]) -> list[str]:
         f"| idle wake-ups | {figures['idle_wakeups_per_s']:.1f} a second | |",
         f"| idle memory, private | {figures['idle_private_mib']:.1f} MiB | |",
     ]  # fmt: skip
+
+
+def _keep_byte_code(folder: Path) -> None:
+    """In `folder`, whatever this process was told: else each start would compile the agent anew."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
 
 
 def _started(at: Ground, plan: Plan) -> float:
