@@ -94,7 +94,7 @@ def test_a_package_that_is_not_allowed_is_listed_and_not_imported(tmp_path):
 @pytest.mark.parametrize(
     ("body", "promise", "words"),
     [
-        ("return replace(view, data=view.data + np.uint8(random.randrange(9)))", "the same input", "two runs over one"),
+        ("return replace(view, data=view.data + np.uint8(random.randrange(250)))", "the same input", "two runs over one"),
         ("return replace(view, t1_s=time.time())", "the same input", "no chance, no clock"),
         ("view.data[0] = 0\n        return view", "it takes some kind of input", "read-only"),
         ("view.data.flags.writeable = True\n        view.data[0] = 1\n        return view", "it writes into nothing",
@@ -110,8 +110,8 @@ def test_a_package_that_is_not_allowed_is_listed_and_not_imported(tmp_path):
 def test_a_step_that_is_not_pure_is_found_out(tmp_path, body, promise, words):
     """Chance, clocks, memory of its own, writing, files, sockets, a wrong kind of answer."""
     broken = told(tmp_path / "site", "pre", PRE + body)
-    [why] = {why for name, why in broken.items() if name.startswith(promise)}
-    assert words in why
+    reasons = {why for name, why in broken.items() if name.startswith(promise)}  # chance may differ by kind of input
+    assert any(words in why for why in reasons), reasons
 
 
 @pytest.mark.parametrize(
