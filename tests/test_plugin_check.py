@@ -110,7 +110,7 @@ def test_a_package_that_is_not_allowed_is_listed_and_not_imported(tmp_path):
 def test_a_step_that_is_not_pure_is_found_out(tmp_path, body, promise, words):
     """Chance, clocks, memory of its own, writing, files, sockets, a wrong kind of answer."""
     broken = told(tmp_path / "site", "pre", PRE + body)
-    reasons = {why for name, why in broken.items() if name.startswith(promise)}  # chance may differ by kind of input
+    reasons = {why for name, why in broken.items() if name.startswith(promise)}
     assert any(words in why for why in reasons), reasons
 
 
