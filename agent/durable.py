@@ -37,8 +37,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Bring the bytes and the mode of a plain file, or of a folder, to the disk. Raises OSError, also for a link."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    """Bring the bytes and the mode of a plain file, or of a folder, to the disk.
+
+    Raises OSError, also for a link or a pipe.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         os.fsync(handle)
     finally:

@@ -11,6 +11,7 @@ from typing import Final
 
 from agent.durable import locked, sync_file, sync_folder, write_durably
 from agent.errors import ModelError
+from agent.prepared.owner import as_owner
 from agent.runtime.prepared import RECORD_FILE, Key, Record, UnpreparedError, cpu_digest, read_record
 
 NEW: Final = ".new-"
@@ -25,22 +26,24 @@ class PrepareError(ModelError):
 
 @contextmanager
 def alone(root: Path, wait_s: float) -> Iterator[None]:
-    """Be the only process that writes in `root`, which is made if need be. Raises PrepareError."""
+    """Be the only process that writes in `root`, which is made if need be; root is its owner meanwhile.
+
+    Raises PrepareError.
+    """
     try:
-        if not root.is_dir():
+        with as_owner(root):
             root.mkdir(mode=0o755, parents=True, exist_ok=True)
-            own(root, root.parent)
-        until_s = time.monotonic() + wait_s
-        while True:
-            with locked(root / LOCK) as free:
-                if free:
-                    own(root / LOCK, root)
-                    _remove_leftovers(root)
-                    yield
-                    return
-            if time.monotonic() > until_s:
-                raise PrepareError(f"{root}: another process has been preparing models for {wait_s:g} s: wait for it")
-            time.sleep(TURN_S)
+            until_s = time.monotonic() + wait_s
+            while True:
+                with locked(root / LOCK) as free:
+                    if free:
+                        _remove_leftovers(root)
+                        yield
+                        return
+                if time.monotonic() > until_s:
+                    words = f"another process has been preparing models for {wait_s:g} s"
+                    raise PrepareError(f"{root}: {words}: wait for it")
+                time.sleep(TURN_S)
     except OSError as exc:
         raise told(root, exc) from exc
 
@@ -48,18 +51,16 @@ def alone(root: Path, wait_s: float) -> Iterator[None]:
 def told(root: Path, exc: OSError) -> PrepareError:
     """What a failure of the file system means for who prepares."""
     words = f"{exc.filename or root}: {exc.strerror}"
-    return PrepareError(f"{words}: run this as the user that owns {root}, with room on its disk")
+    acting = " (root acts as the owner of that folder, or of one above it)" if os.getuid() == 0 else ""
+    return PrepareError(f"{words}: run this as the user that owns {root}, with room on its disk{acting}")
 
 
 def put(root: Path, made: Path, record: Record) -> Path:
     """Give the folder `made` in `root`, whose files are whole, its record and its name. Raises OSError."""
-    _take_back(made)
     for blob in record.files:
         (made / blob.name).chmod(0o444)
         sync_file(made / blob.name)
     write_durably(made / RECORD_FILE, record.encode(), 0o444)
-    for path in (*made.iterdir(), made):
-        own(path, root)
     target = root / record.key.folder
     _away(root, target)
     made.rename(target)
@@ -71,24 +72,19 @@ def put(root: Path, made: Path, record: Record) -> Path:
     return target
 
 
-def _take_back(made: Path) -> None:
-    """From the child that wrote the files, which may be another user: a link among them would have root change what it
-    leads to. Raises PrepareError."""
+def take_back(made: Path) -> None:
+    """From the children that wrote the files in `made`: in a folder of root's they are another user, and a link among
+    the files would have root look at, or change, what it leads to. Raises OSError, PrepareError."""
     if os.geteuid() == 0:
         os.chown(made, 0, 0, follow_symlinks=False)
-        made.chmod(0o700)
+        made.chmod(0o700)  # from here on that user cannot change what lies in it
     for path in made.iterdir():
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             raise PrepareError(f"{path}: the child that prepares models left no file of its own: look at the model")
+        if os.geteuid() == 0:
+            os.chown(path, 0, 0, follow_symlinks=False)
     made.chmod(0o755)
-
-
-def own(path: Path, like: Path) -> None:
-    """What root makes by hand belongs to the owner of the folder, who could not replace it else. Raises OSError."""
-    if os.geteuid() == 0:
-        status = like.stat()
-        os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
 
 
 def entries(root: Path) -> Iterator[tuple[Path, Key | None]]:

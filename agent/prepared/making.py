@@ -2,7 +2,6 @@
 
 import json
 import os
-import pwd
 import shutil
 import tempfile
 import time
@@ -15,7 +14,8 @@ from typing import Any, Final, Literal
 from agent.durable import sync_file
 from agent.manifest import Artifact, Manifest
 from agent.modelchild import Ended, run_child
-from agent.prepared.folder import NEW, PrepareError, alone, put, size_bytes, told
+from agent.prepared.folder import NEW, PrepareError, alone, put, size_bytes, take_back, told
+from agent.prepared.owner import as_root, group_of
 from agent.runtime.prepared import (
     Key,
     Place,
@@ -77,7 +77,7 @@ def prepare(
             return known
         _refuse_full(place, model_bytes, _room_factor(artifact))
         limits = {"limit_bytes": limit_bytes, "memory_bytes": memory_bytes}
-        made = _made(manifest, artifact, place.folder, key, root, limits)
+        made = _made(manifest, artifact, place.folder, key, root, limits, model_bytes)
     return Outcome(
         artifact.file, "refused" if made.refused else "made", made.refused, made.figures,
         sum(blob.size_bytes for blob in made.files), time.monotonic() - begin_s,
@@ -106,17 +106,16 @@ def _known(root: Path, key: Key, artifact: Artifact, *, again: bool) -> Outcome 
 
 
 def _made(
-    manifest: Manifest, artifact: Artifact, root: Path, key: Key, artifact_root: Path | None, limits: Mapping[str, int]
-) -> Record:
+    manifest: Manifest, artifact: Artifact, root: Path, key: Key, artifact_root: Path | None,
+    limits: Mapping[str, int], model_bytes: int,
+) -> Record:  # fmt: skip
     into = Path(tempfile.mkdtemp(prefix=NEW, dir=root))
     try:
         into.chmod(0o755)
-        user = _user((artifact_root or manifest.folder) / artifact.file, root)
-        if user:
-            os.chown(into, user, -1)
+        user = _looker(into, (artifact_root or manifest.folder) / artifact.file)
         words = {"model": str(manifest.folder), "file": artifact.file, "into": str(into), **limits}
         words |= {"root": str(artifact_root or ""), "run_s": RUN_S, "user": user}
-        record = _tried(key, words, into, _size_bytes((artifact_root or manifest.folder) / artifact.file))
+        record = _tried(key, words, into, model_bytes)
         put(root, into, record)
         return record
     except OSError as exc:
@@ -138,6 +137,7 @@ def _tried(key: Key, words: Mapping[str, Any], into: Path, model_bytes: int) -> 
         why = str(prepared.get("why", "")) or judged(plain, prepared, model_bytes)
     figures = {f"plain_{name}": value for name, value in plain.items()}
     figures |= {f"prepared_{name}": value for name, value in prepared.items() if name != "why"}
+    take_back(into)
     wanted = () if why else tuple(files_of(key.runtime, into).files.values())
     files = tuple(measure(path) for path in wanted)
     for path in into.iterdir():
@@ -159,19 +159,20 @@ def _saved(words: Mapping[str, Any], into: Path) -> tuple[str, dict[str, Any]]:
     return str(prepared.get("why", "")), prepared
 
 
-def _user(file: Path, root: Path) -> int:
-    """Who shall look at the model when root prepares it by hand: its owner, or else the owner of the folder of prepared
-    files; a model is no program, but who parses it should not be root. 0: whoever runs this."""
-    return (file.stat().st_uid or root.stat().st_uid) if os.geteuid() == 0 else 0
+def _looker(into: Path, file: Path) -> int:
+    """Who shall look at the model when root prepares it by hand: the owner of the folder, whom root is by now, or in
+    root's own the owner of the model, who is given `into`. A model is no program, but who parses it should not be root.
+    0: whoever runs this."""
+    if os.geteuid():
+        return os.geteuid() if os.getuid() == 0 else 0
+    if user := file.stat().st_uid:
+        os.chown(into, user, -1, follow_symlinks=False)
+    return user
 
 
 def _become(user: int) -> dict[str, Any]:
-    """With that user's own group: root's would open what is open to it."""
-    try:
-        group = pwd.getpwuid(user).pw_gid
-    except KeyError:
-        group = user
-    return {"user": user, "group": group, "extra_groups": ()}
+    """With that user's own group, and none of root's."""
+    return {"user": user, "group": group_of(user), "extra_groups": ()}
 
 
 def _step(step: str, words: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,7 +180,8 @@ def _step(step: str, words: Mapping[str, Any]) -> dict[str, Any]:
     task = {"step": step, **{name: value for name, value in words.items() if name != "user"}}
     become = _become(words["user"]) if words["user"] else None
     try:
-        ended = run_child("agent.prepared.child", json.dumps(task), TIME_S, become=become)
+        with as_root():
+            ended = run_child("agent.prepared.child", json.dumps(task), TIME_S, become=become)
     except OSError as exc:
         raise PrepareError(f"the child that prepares models cannot be started: {exc.strerror}") from exc
     if ended.status is None:
