@@ -194,7 +194,9 @@ def test_another_processor_or_runtime_makes_them_stale(copied, monkeypatch):
     assert "for version 99.0" in reason(answers(manifest, place)[1])
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2}', '{"schema": 1, "key": {}, "files": []}', "null"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"schema": 2}', '{"schema": 1, "key": {}, "files": []}', "null", "[" * 60_000]
+)
 def test_a_damaged_record_means_a_plain_load(copied, text):
     """Whatever stands in it."""
     manifest, place = copied

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.catalogue import proof
 from agent.manifest import load_manifest
+from agent.modelchild import Ended
 from agent.prepared import PrepareError, making, prepare, sweep
 from agent.prepared.folder import take_back
 from agent.prepared.making import _become
@@ -67,6 +69,27 @@ def test_who_looks_at_a_model_for_root_has_no_group_of_roots():
     assert became["user"] == 65534
     assert became["group"] != 0
     assert became["extra_groups"] == ()
+
+
+@pytest.mark.parametrize("said", [
+    b"", b"[" * 60_000, b"[]", b"{}", b'{"load_ms": 1, "run_ms": 1, "private_bytes": "1", "peak_bytes": 1}',
+    b'{"load_ms": 1, "run_ms": NaN, "private_bytes": 1, "peak_bytes": 1}',
+    b'{"load_ms": 1, "run_ms": 1e999, "private_bytes": 1, "peak_bytes": 1}',
+])  # fmt: skip
+def test_what_a_model_says_in_the_place_of_its_child_is_no_measurement(said):
+    """Only numbers under the known names are; all else is the end of that step."""
+    assert making._read("plain", Ended(said, 0)) == {"why": "the step 'plain' ended with status 0"}
+
+
+def test_a_reason_leaves_room_in_the_record():
+    """However long the child says it."""
+    assert len(making._read("save", Ended(b'{"why": "%s"}' % (b"x" * 500_000), 0))["why"]) == 2000
+
+
+def test_what_a_tried_model_says_that_is_no_json_is_left_out():
+    """Neither nests the parser to its end nor puts other things than names in the answer."""
+    said = b"[" * 60_000 + b'\n[["told", "x"]]\n{"started": true}\n'
+    assert proof._read(Ended(said, -11)) == {"started": True, "why": "it ended the process that tries it with SIGSEGV"}
 
 
 @needs_root

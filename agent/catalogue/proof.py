@@ -8,10 +8,12 @@ it is told in words.
 import json
 import os
 import pwd
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from agent.errors import ModelError
+from agent.codec import read_json
+from agent.errors import EnvelopeError, ModelError
 from agent.modelchild import Ended, run_child
 
 AGENT_USER: Final = "limpet"
@@ -57,10 +59,9 @@ def _read(ended: Ended) -> dict[str, Any]:
     """What the child told, line by line, and how it ended."""
     found: dict[str, Any] = {}
     for line in ended.said[:_SAID_LIMIT_BYTES].splitlines():
-        try:
-            found |= json.loads(line)
-        except (ValueError, TypeError):
-            continue
+        with suppress(EnvelopeError):
+            table = read_json(line)
+            found |= table if isinstance(table, dict) else {}
     if "told" in found or "why" in found:
         return found
     return found | {"why": f"it ended the process that tries it {ended.how}"}

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from agent.codec import read_json
 from agent.durable import sync_file
+from agent.errors import EnvelopeError
 from agent.manifest import Artifact, Manifest
 from agent.modelchild import Ended, run_child
 from agent.prepared.folder import NEW, PrepareError, alone, put, size_bytes, take_back, told
@@ -37,6 +39,11 @@ RUN_S: Final = 1.0
 """Time for timing runs, plainly and prepared, seconds."""
 TIME_S: Final = 300.0
 """Longest time for one step, seconds."""
+FIGURES: Final = ("load_ms", "run_ms", "private_bytes", "peak_bytes")
+"""What a child tells of a load."""
+_FIGURE_LIMIT: Final = 1e15
+_WHY_LIMIT: Final = 2000
+"""Characters: the record has room for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +140,9 @@ def _tried(key: Key, words: Mapping[str, Any], into: Path, model_bytes: int) -> 
     for _ in range(2):  # a busy machine may make one measurement look slow
         if why or not (why := judged(plain, prepared, model_bytes)) or "run would take" not in why:
             break
-        plain, prepared, why = _step("plain", words), _step("prepared", words), ""
-        why = str(prepared.get("why", "")) or judged(plain, prepared, model_bytes)
-    figures = {f"plain_{name}": value for name, value in plain.items()}
+        plain, prepared = _step("plain", words), _step("prepared", words)
+        why = str(plain.get("why", "") or prepared.get("why", "")) or judged(plain, prepared, model_bytes)
+    figures = {f"plain_{name}": value for name, value in plain.items() if name != "why"}
     figures |= {f"prepared_{name}": value for name, value in prepared.items() if name != "why"}
     take_back(into)
     wanted = () if why else tuple(files_of(key.runtime, into).files.values())
@@ -190,11 +197,18 @@ def _step(step: str, words: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(step: str, ended: Ended) -> dict[str, Any]:
-    with suppress(ValueError, IndexError):
-        table = json.loads(ended.said.splitlines()[-1])
-        if isinstance(table, dict):
-            return table
+    """What the last line says, as far as it is the answer to that step: a model may have written it."""
+    with suppress(EnvelopeError, IndexError):
+        table = read_json(ended.said.splitlines()[-1])
+        if isinstance(table, dict) and "why" in table:
+            return {"why": str(table["why"])[:_WHY_LIMIT] or "it says no reason"}
+        if isinstance(table, dict) and (step == "save" or all(_is_figure(table.get(name)) for name in FIGURES)):
+            return {name: table[name] for name in (FIGURES if step != "save" else ())}
     return {"why": f"the step '{step}' ended {ended.how}"}
+
+
+def _is_figure(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < _FIGURE_LIMIT
 
 
 def _size_bytes(path: Path) -> int:

@@ -197,7 +197,7 @@ def read_record(folder: Path) -> Record:
         raise UnpreparedError("there are none for this runtime and this processor (limpet models prepare)") from exc
     except OSError as exc:
         raise UnpreparedError(f"{path}: it cannot be read: {exc.strerror}") from exc
-    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         raise UnpreparedError(f"{path}: it is damaged ({exc}): prepare the model again") from exc
 
 
