@@ -474,3 +474,19 @@ def test_the_traps_of_the_runtimes_are_judged_by_what_was_measured(plain, prepar
         patch.setattr(making, "SLOWER", 1.25)
         said = making.judged(*figures, model_bytes=int(max(plain[0], 1) * 0.6e6))
     assert (words in said) if words else not said
+
+
+@pytest.mark.parametrize("name", ["a\nnum_threads = 9", 'it"s', "a\\new"])
+def test_a_folder_that_litert_cannot_be_told_is_refused_in_words(tmp_path, name):
+    """A line break would begin another option; it reads nothing that is escaped."""
+    manifest = load_manifest(write_heavy(tmp_path / "model", "dense", "tflite", SIZE_MB))
+    outcome = prepare(manifest, manifest.artifacts[0], Place(tmp_path / name))
+    assert outcome.state == "refused" and "choose another folder" in outcome.reason
+
+
+def test_a_folder_with_other_signs_is_mapped_from(tmp_path):
+    """Blanks, letters of any language, and what begins a comment elsewhere."""
+    manifest = load_manifest(write_heavy(tmp_path / "model", "dense", "tflite", SIZE_MB))
+    place = Place(tmp_path / "it's # ü")
+    assert prepare(manifest, manifest.artifacts[0], place).state == "made"
+    assert answers(manifest, place)[1].prepared

@@ -161,7 +161,7 @@ class CompiledRunner:
         model = calls.made("CreateModelFromFile", "DestroyModel", environment, str(path).encode())
         how = calls.made("CreateOptions", "DestroyOptions")
         calls("SetOptionsHardwareAccelerators", how, _CPU)
-        text = f'num_threads = {options.threads}\nweight_cache_file_path = "{cache}"\n'
+        text = f"num_threads = {options.threads}\nweight_cache_file_path = {_quoted(self._where, cache)}\n"
         calls("AddOpaqueOptions", how, calls.got("CreateOpaqueOptions", b"xnnpack", *_given_away(text)))
         self._model = calls.made("CreateCompiledModel", "DestroyCompiledModel", environment, model, how)
         self._ins, self._outs = (self._tensors(environment, model, side) for side in ("Input", "Output"))
@@ -259,6 +259,17 @@ def _library(where: str) -> Any:
     except (OSError, AttributeError) as exc:
         raise ModelError(f"{where}: {path} cannot be used: {exc}") from exc
     return library
+
+
+def _quoted(where: str, path: Path) -> str:
+    """The path as LiteRT's options have it: its reader of them knows quotes, and nothing that is escaped in them.
+
+    Raises ModelError for what would end the quotes, or the line.
+    """
+    if not str(path).isprintable() or set(str(path)) & {'"', "\\"}:
+        words = f"{str(path)!r} has a quote, a backslash or a character that cannot be seen, which LiteRT does not take"
+        raise ModelError(f"{where}: {words}: choose another folder in [models] prepared")
+    return f'"{path}"'
 
 
 def _given_away(text: str) -> tuple[c_void_p, c_void_p]:
