@@ -149,6 +149,8 @@ def test_labels_come_from_a_file(tmp_path):
     (tmp_path / "labels.txt").write_text("no\nyes\n")
     before = write(tmp_path, text)
     assert before.labels == ("no", "yes")
+    (tmp_path / "labels.txt").write_text("\ufeffno\nyes\n")
+    assert load_manifest(tmp_path).labels == ("no", "yes"), "a mark of the byte order is no letter"
     (tmp_path / "labels.txt").write_text("no\nmaybe\n")
     assert load_manifest(tmp_path).digest != before.digest
 

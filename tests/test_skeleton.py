@@ -267,6 +267,8 @@ def test_labels_beside_the_model_are_taken_when_their_number_fits(tmp_path):
     assert 'labels_file = "labels.txt"' in skeleton(path)
     beside.write_text("0 ape\n1 bee\n2  cat\n3: dog\n")
     assert 'labels = ["ape", "bee", "cat", "dog"]' in skeleton(path)
+    beside.write_text("\ufeff0 ape\n1 bee\n2 cat\n3 dog\n")
+    assert 'labels = ["ape", "bee", "cat", "dog"]' in skeleton(path)
     beside.write_text("bee\ncat\ndog\n")
     assert "label_offset = 1" in skeleton(path)
     beside.write_text("ape\nbee\n")

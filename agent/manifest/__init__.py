@@ -83,7 +83,7 @@ def _read(path: Path, limit_bytes: int, what: str) -> bytes:
 
 def _labels(data: bytes, path: Path) -> tuple[str, ...]:
     try:
-        return tuple(line.strip() for line in data.decode().splitlines())
+        return tuple(line.strip() for line in data.decode("utf-8-sig").splitlines())
     except UnicodeDecodeError as exc:
         raise ModelError(f"{path}: the labels file is not UTF-8: {exc}: convert it") from exc
 

@@ -73,7 +73,7 @@ def _names(read: object) -> tuple[str, ...]:
 def _lines(data: bytes) -> tuple[tuple[str, ...], bool]:
     """The labels of a file, and whether its lines are the labels as they are."""
     try:
-        lines = data.decode().splitlines()
+        lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         return (), False
     whole = [line.strip() for line in lines]
