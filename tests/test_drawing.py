@@ -240,6 +240,16 @@ def test_a_plot_takes_holes_constants_and_many_channels():
         plotted("x", [], [])
 
 
+@pytest.mark.parametrize("top", [5e-324, 1e-322, 1e-310, 1e299, 1.7e308])
+def test_a_plot_takes_the_smallest_and_the_largest_numbers(top):
+    """As values and as times, where a power of ten is no longer a number."""
+    t_s = np.arange(4.0)
+    values = np.array([-top, 0.0, top, 1.0 if top > 1 else top])
+    assert plotted("x", [Curve("a", t_s, values)], []).shape[1] == 1400
+    if top < 1:
+        assert plotted("x", [Curve("a", np.array([0.0, top]), np.ones(2))], []).shape[1] == 1400
+
+
 def test_a_plot_of_days_is_marked_in_days():
     """The axis has the unit that fits; a single reading is a plot too."""
     t_s = np.arange(0, 10 * 86400, 600.0)

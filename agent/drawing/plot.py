@@ -6,6 +6,7 @@ Arrays in, a picture out.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ _TICKS = 10
 _MOST_LANES = 6
 _MOST_ROWS = 8
 _LEAST_PX = 4
+_MOST = 1e300
+"""Larger values are left out: how far apart they are may be no number."""
 _UNITS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 Span = tuple[float, float]
@@ -105,7 +108,7 @@ def _tinted(canvas: Array, found: Sequence[Finding], span: Span, top: int, colou
 
 
 def _lane(canvas: Array, curve: Curve, span: Span, top: int) -> None:
-    there = np.isfinite(curve.values)
+    there = np.abs(curve.values) < _MOST  # which NaN is not
     times, values = curve.t_s[there], curve.values[there]
     low, high = _limits(values)
     for value in _marks(low, high):
@@ -185,6 +188,6 @@ def _axis(canvas: Array, span: Span, y: int) -> None:
 
 def _step(length: float, most: int) -> float:
     """A round distance, 1, 2 or 5 times a power of ten, that fits into `length` at most `most` times."""
-    rough = length / most
+    rough = max(length / most, sys.float_info.min)  # below it a power of ten may be 0
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
