@@ -67,6 +67,45 @@ def test_an_accepted_event_survives_a_restart(tmp_path):
         assert entry.t_mono_s is None
 
 
+def test_what_was_just_written_is_handed_out_while_the_disk_is_busy(tmp_path):
+    """With an uplink there, a new event comes from memory; older ones, and those set aside, are asked of the disk."""
+    with open_store(tmp_path) as store, running(store.run):
+        store.accept(draft(i=0)).wait(5)
+        store.watch(lambda: None)
+        tickets = [store.accept(draft(i=i)) for i in (1, 2)]
+        assert all(ticket.wait(5) for ticket in tickets)
+        with store._keeper.db.lock:
+            assert [e.id for e in store.take(1, 10)] == [ticket.id for ticket in tickets]
+            assert [e.id for e in store.take(1, 1)] == [tickets[0].id]
+            assert [e.id for e in store.take(1, 10, upto=2)] == [tickets[0].id]
+            assert store.take(0, 10, patience_s=0.01) is None
+            store.acknowledge([2])
+            assert [e.n for e in store.take(1, 10)] == [3]
+        assert [e.n for e in taken(store)] == [1, 3]
+        store.park(3, "refused")
+        until(lambda: [e.n for e in taken(store, after=1)] == [])
+        store.unpark()
+        until(lambda: [e.n for e in taken(store, after=1)] == [3])
+
+
+def test_no_commit_has_to_empty_the_log(tmp_path):
+    """The log is written into the file between commits, before it is so long that SQLite does it within one."""
+    with open_store(tmp_path) as store, running(store.run):
+        db, seen = store._keeper.db, []
+        log = tmp_path / "outbox.db-wal"
+        ease = db.ease
+
+        def watched():
+            seen.append(db._log.due)
+            ease()
+
+        db.ease = watched
+        for i in range(300):
+            store.accept(draft(i=i)).wait(5)
+        assert 2 <= seen.count(True) <= 30
+        assert log.stat().st_size < 256 * (4096 + 24)
+
+
 def test_durable_means_that_the_disk_was_told_to_sync(tmp_path):
     """strace sees at least one fdatasync between each offer and its ticket: one per critical event, none forgotten."""
     script = (

@@ -16,6 +16,7 @@ from agent.settings.store import StoreSettings
 from agent.store.batch import Batch, EventRow, GapKey, Gaps, Outcome
 from agent.store.ids import EventIds
 from agent.store.pendings import OVERHEAD, Pendings
+from agent.store.recent import KEPT, Recent
 from agent.store.register import Register
 from agent.store.streams import Stream, checked_name
 from agent.store.tickets import Entry, Pending, Ticket, raw_id
@@ -68,6 +69,7 @@ class Book:
         self._early: list[tuple[Draft, Ticket]] = []
         self._early_lost: dict[str, int] = {}
         self._pending = Pendings(int(settings.pending_mib * (1 << 20)))
+        self._recent = Recent()
         self._acked: dict[int, float] = {}
         self._parks: dict[int, str] = {}
         self._unpark = False
@@ -168,18 +170,30 @@ class Book:
 
     # --- publishing ---------------------------------------------------------------------------------------------
 
+    def in_memory(self, after: int, upto: int | None, limit: int) -> list[Entry] | None:
+        """Events after `after`, in order, the just written ones first; None when the disk has to be asked."""
+        with self.lock:
+            if after < self._recent.floor:
+                return None
+            recent = (e for e in self._recent if e.n > after and (upto is None or e.n <= upto))
+            found = list(islice(recent, limit))
+            return found + self._waiting(after, upto, limit - len(found))
+
     def waiting(self, after: int, upto: int | None, limit: int) -> list[Entry]:
         """Pending events that may leave before they are written: a prefix, in order, of those after `after`."""
-        found: list[Entry] = []
         with self.lock:
-            for pending in self._pending:
-                if upto is not None and pending.n > upto:
-                    break
-                if pending.n <= after or pending.parked or pending.n in self._acked:
-                    continue
-                if len(found) >= limit or not self._may_leave(pending):
-                    break
-                found.append(_entry(pending))
+            return self._waiting(after, upto, limit)
+
+    def _waiting(self, after: int, upto: int | None, limit: int) -> list[Entry]:
+        found: list[Entry] = []
+        for pending in self._pending:
+            if upto is not None and pending.n > upto:
+                break
+            if pending.n <= after or pending.parked or pending.n in self._acked:
+                continue
+            if len(found) >= limit or not self._may_leave(pending):
+                break
+            found.append(_entry(pending))
         return found
 
     def _may_leave(self, pending: Pending) -> bool:
@@ -193,6 +207,8 @@ class Book:
             taken = tuple(ns)
             self.counters["acknowledged"] += len(taken)
             self._gap_events.difference_update(taken)
+            for n in taken:
+                self._recent.drop(n)
             unwritten = [n for n in taken if n in self._pending and n not in self._pending.writing]
             for n in unwritten:
                 self._pending.pop(n).ticket.state = "published"
@@ -216,6 +232,7 @@ class Book:
         """Set an event aside with its reason; it stays in the outbox."""
         with self.lock:
             self._gap_events.discard(n)
+            self._recent.forget(self.durable_n)
             if n in self._pending:
                 self._pending[n].parked = reason
             if n not in self._pending or n in self._pending.writing:
@@ -238,6 +255,7 @@ class Book:
         with self.lock:
             if n not in self._acked:
                 self._acked[n] = self._clock.mono_s()
+                self._recent.forget(self.durable_n)
                 self._gaps.add(self.register.get(stream, 0.0).key, "damaged", seq, seq, 1)
                 self.counters["evicted"] += 1
 
@@ -286,8 +304,19 @@ class Book:
             self.rewinds += batch.unpark
             self.register.settled(batch.streams, self._clock.mono_s())
             self._note(outcome)
+            self._keep(batch, outcome)
             self.changed.notify_all()
         self._tell_watcher()
+
+    def _keep(self, batch: Batch, outcome: Outcome) -> None:
+        """Have what was just written at hand for the uplink, if there is one and it is not a backlog."""
+        changed = batch.parks or batch.unpark or outcome.refused or any(p.parked for p in batch.inserts)
+        if self.watcher is None or changed or len(batch.inserts) > KEPT:
+            self._recent.forget(self.durable_n)
+            return
+        for pending in batch.inserts:
+            if pending.n not in self._acked:
+                self._recent.add(_entry(pending))
 
     def _resolve(self, pending: Pending, *, refused: bool) -> None:
         self._pending.pop(pending.n)
@@ -298,6 +327,8 @@ class Book:
 
     def _note(self, outcome: Outcome) -> None:
         self.counters["evicted"] += outcome.evicted
+        if outcome.evicted:
+            self._recent.forget(self.durable_n)
         self.gap_rows, self.parked = outcome.gap_rows, outcome.parked
         self.register.count(outcome.rows)
 
@@ -341,6 +372,7 @@ class Book:
             self.register.adopt(held.streams, ceilings, self._clock.mono_s(), fresh=held.fresh)
             self.gap_rows, self.parked = held.gap_rows, held.parked
             self.durable_n = max(self.durable_n, held.last_n)
+            self._recent.forget(self.durable_n)
             if self._next_n is None:
                 lost = not held.streams and bool(ceilings)
                 self._next_n = self.first_n = (max(n_ceiling, held.last_n) if lost else held.last_n) + 1
@@ -363,11 +395,13 @@ class Book:
         """Rows (stream key -> how many) came back from a file that had been set aside."""
         with self.lock:
             self.register.count(rows)
+            self._recent.forget(self.durable_n)
 
     def rewind(self, n: int) -> None:
         """Older events, up to `n`, came back: whoever takes shall start over."""
         with self.lock:
             self.durable_n = max(self.durable_n, n)
+            self._recent.forget(self.durable_n)
             self.rewinds += 1
 
     def highest(self) -> int:

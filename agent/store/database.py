@@ -15,6 +15,7 @@ from typing import Any
 from agent.settings.store import StoreSettings
 from agent.store.batch import Batch, EventRow, Gaps, Outcome
 from agent.store.faults import DamagedError, translated
+from agent.store.log import Log
 from agent.store.schema import PAGE, connect
 from agent.store.tickets import Pending, raw_id
 
@@ -52,6 +53,7 @@ class Database:
         with translated(path):
             budget = _budget(path, settings)
         checkpoint = min(256, max(16, budget // 32 // PAGE))
+        self._log = Log(checkpoint)
         self.batch_bytes = min(256 << 10, budget // 32)
         """Most bytes of bodies in one commit, so that the log stays within its share of the budget."""
         self._limit = budget - checkpoint * PAGE - min(3 << 19, budget // 4)
@@ -163,6 +165,17 @@ class Database:
                 self._set_meta("clean", 1)
             outcome.gap_rows = self._one("select count(*) from gap")
             outcome.parked = self.parked()
+        self._log.grew(batch)
+
+    def ease(self) -> None:
+        """Write the log into the file when a commit would soon have to, so that no event waits for that.
+
+        Raises a StoreError of `faults`; what was committed stays so.
+        """
+        if self._log.due:
+            with translated(self.path):
+                _, pages, _ = self._db.execute("pragma wal_checkpoint(passive)").fetchone()
+            self._log.emptied(pages)
 
     def _delete(self, ns: list[int], outcome: Outcome) -> None:
         """Delete events by their places: a drained backlog is a few long runs of neighbours."""

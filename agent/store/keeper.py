@@ -90,6 +90,12 @@ class Keeper:
     def _seal(self, pendings: Sequence[Pending]) -> list[bytes]:
         return self._key.seal_all([(p.body, aad_of(p.ticket.stream, raw_id(p.ticket.id))) for p in pendings])
 
+    def ease(self) -> None:
+        """After a commit that everybody has heard of: what the next ones would have to wait for."""
+        if self.db is not None:
+            with self.db.lock:
+                self.db.ease()
+
     def salvage(self) -> None:
         """Bring some events of a damaged file back."""
         if self._rescue is None or self.db is None:

@@ -82,8 +82,9 @@ class Store:
         """
         if self._book.gap_rows:
             self._want_gaps.set()
-        if after >= self._book.durable_n:
-            return self._book.waiting(after, upto, limit)
+        at_hand = self._book.in_memory(after, upto, limit)
+        if at_hand is not None:
+            return at_hand
         db = self._keeper.db
         if db is None or not db.lock.acquire(timeout=patience_s):
             return None
@@ -169,6 +170,7 @@ class Store:
             due = True
         if due:
             self._keeper.commit(self._book.collect())
+            self._keeper.ease()
         else:
             self._keeper.tidy()
         self._keeper.salvage()
