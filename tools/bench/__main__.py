@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench.machine import describe, load_average, now_utc
+from tools.bench.page import refresh
 from tools.bench.run import ROOT, Run
+
+PUBLISHED = ROOT / "docs" / "performance"
 
 NAMES = (
     "video", "audio", "latency", "start", "pipelines", "streams",
@@ -32,7 +35,7 @@ def main(words: list[str]) -> int:
     args = parsed(words)
     asked = args.sections or list(SECTIONS)
     if len(asked) == 1:
-        out = args.out or ROOT / (".run/bench" if args.quick else "docs/performance")
+        out = args.out or (ROOT / ".run" / "bench" if args.quick else PUBLISHED)
         print("\n".join(ran(asked[0], args.quick, out, args.disk)), flush=True)
         return 0
     options = [word for word in words if word not in args.sections]
@@ -68,6 +71,8 @@ def ran(name: str, quick: bool, out: Path, disk: Path | None = None) -> list[str
     (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     for file, drawing in drawings(section, figures).items():
         (out / file).write_text(drawing)
+    if out == PUBLISHED:
+        refresh(PUBLISHED.with_suffix(".md"), PUBLISHED, SECTIONS)
     return ["", f"## {name}", "", *section.lines(figures)]
 
 
