@@ -10,7 +10,7 @@ BEGIN, END = "<!-- figures: written by tools/bench -->", "<!-- end of figures --
 
 
 def refresh(page: Path, folder: Path, sections: Mapping[str, str]) -> None:
-    """Write what `folder` holds of `sections` (name -> module) into `page`. Raises ValueError when a mark is missing."""
+    """Write what `folder` holds of `sections` (name -> module) into `page`. Raises ValueError without its marks."""
     text = page.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
