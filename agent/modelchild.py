@@ -1,9 +1,12 @@
 """Children that look at a model for this process: a module of the agent, run in a process group of its own.
 
 A model is data that native code parses: it may crash its process, hang it or eat its memory. Owns what such a child is
-given (this very code, one thread for arithmetic, nothing of the environment but what it needs), its end (with all that
-it started, at its deadline or with its parent), and how it tells: lines of JSON on what was its standard output, for
+given (this very code, one thread for arithmetic, nothing of the environment but what it needs), its end (with its
+process group, at its deadline or with its parent), and how it tells: lines of JSON on what was its standard output, for
 native libraries print where they like. What the lines mean is the business of parent and child.
+
+A model that takes its process over may leave the process group and live on, as the same user: the control group of the
+unit, which systemd kills as a whole, is what ends that.
 """
 
 import ctypes
@@ -53,7 +56,7 @@ class Ended:
 def run_child(
     module: str, task: str, time_s: float, *, passed_on: Sequence[str] = (), become: Mapping[str, Any] | None = None
 ) -> Ended:
-    """Run `python -P -m module task` for at most `time_s` seconds; whatever it started is gone when this returns.
+    """Run `python -P -m module task` for at most `time_s` seconds; its process group is gone when this returns.
 
     `passed_on`: variables of the environment that it needs besides the usual ones. `become`: user and groups, as
     `subprocess.Popen` takes them. Raises OSError when it cannot be started.
@@ -69,7 +72,7 @@ def run_child(
         try:
             said, in_time = _heard(child, time.monotonic() + time_s)
         finally:
-            _kill(child)  # whatever it started dies with it, and so does it when we are interrupted
+            _kill(child)  # what it started dies with it, and so does it when we are interrupted
     return Ended(said, child.returncode if in_time else None)
 
 
@@ -129,7 +132,7 @@ def teller() -> Callable[..., None]:
 
 
 def _kill(child: "subprocess.Popen[bytes]") -> None:
-    """The child and all that it started; without effect when they are gone."""
+    """The child and its process group; without effect when they are gone."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
 

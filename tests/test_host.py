@@ -150,8 +150,9 @@ def test_a_host_that_goes_is_started_again_once_for_all(vendor, clock):
     for thread in threads:
         thread.join(10)
     assert len(pids(runner)) == 3
+    threading.Timer(0.3, os.kill, (pids(runner)[0], signal.SIGKILL)).start()
     with pytest.raises(ModelError, match="its host ended with SIGKILL"):
-        runner.run(fed(vendors.PATRICIDE))
+        runner.run(fed(vendors.HANG))
     with pytest.raises(ModelError, match="its host ended with SIGKILL"):
         [runner.run(fed(1)) for _ in range(2)]
     clock.now_s += 61
@@ -306,6 +307,49 @@ def test_a_model_that_runs_can_open_no_file_and_reach_no_network(vendor, tmp_pat
     with socket.create_server(("127.0.0.1", 0)) as server:
         runner = vendor(python=vendor_python(tmp_path, port=server.getsockname()[1]))
         assert runner.run(fed(vendors.PRY))["y"].tolist() == [[0, 0, 0, 0]]
+
+
+WALLED = """
+import os, signal, socket, sys
+from agent.runtime.host import EVERYTHING, WRITE, wall_off
+wall_off(WRITE if sys.argv[1] == "WRITE" else EVERYTHING)
+if not (own := os.fork()):
+    signal.pause()
+os.kill(own, signal.SIGKILL)
+os.waitpid(own, 0)
+tried = []
+for deed in (lambda: os.kill(os.getppid(), 0), lambda: socket.socket(socket.AF_UNIX).connect(sys.argv[2])):
+    try:
+        tried.append(deed())
+    except OSError as exc:
+        tried.append(exc.errno)
+print(tried)
+"""
+
+
+@pytest.mark.parametrize("wall", ["WRITE", "EVERYTHING"])
+def test_behind_the_wall_nobody_else_gets_a_signal(wall):
+    """Not the agent that started it; its own workers do. Nor is a socket without a file reached."""
+    if host.ctypes.CDLL(None).syscall(444, None, 0, 1) < 6:
+        pytest.skip("needs a kernel with Landlock, version 6 or later")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("")  # the kernel chooses an abstract name
+        server.listen()
+        name = server.getsockname().decode()
+        code = WALLED.replace("sys.argv[2]", repr("\0" + name[1:]))
+        command = [sys.executable, "-c", code, wall]
+        said = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    assert said.stdout.strip() == "[1, 1]", said.stderr
+
+
+def test_a_model_cannot_end_its_host(vendor):
+    """Where the kernel has a wall for signals: the run fails, and the next one goes on."""
+    if host.ctypes.CDLL(None).syscall(444, None, 0, 1) < 6:
+        pytest.skip("needs a kernel with Landlock, version 6 or later")
+    runner = vendor()
+    with pytest.raises(ModelError, match="Operation not permitted"):
+        runner.run(fed(vendors.PATRICIDE))
+    assert works(runner)
 
 
 def test_the_shared_memory_cannot_be_taken_away(vendor):

@@ -486,17 +486,19 @@ def restrain(keep: set[int]) -> None:
 
 
 def wall_off(rights: int) -> None:
-    """No more of these `rights` to files, and no TCP, for this thread and what it forks: landlock(7).
+    """No more of these `rights` to files, no TCP, and no signals to others, for this thread and what it forks.
 
-    Only what is opened from now on is meant: descriptors and mapped files stay. A kernel before 5.13 has no such wall.
+    landlock(7): only what is opened from now on is meant, descriptors and mapped files stay. A kernel before 5.13 has
+    no such wall, before 6.7 none for TCP, before 6.12 none for signals and abstract sockets.
     """
     libc = ctypes.CDLL(None)
     version = libc.syscall(444, None, 0, 1)
     if version < 1:
         return
     known = (1 << (13 if version < 2 else 14 if version < 3 else 15)) - 1  # REFER and TRUNCATE came later
-    asked = struct.pack("<QQ", rights & known, 3 if version >= 4 else 0)  # BIND_TCP, CONNECT_TCP
-    ruleset = libc.syscall(444, asked, 8 if version < 4 else 16, 0)
+    # BIND_TCP, CONNECT_TCP; SCOPE_ABSTRACT_UNIX_SOCKET, SCOPE_SIGNAL
+    asked = struct.pack("<QQQ", rights & known, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
+    ruleset = libc.syscall(444, asked, 8 if version < 4 else 16 if version < 6 else 24, 0)
     if ruleset >= 0:
         libc.syscall(446, ruleset, 0)
         os.close(ruleset)
