@@ -16,7 +16,7 @@ Order = Literal["xyxy", "yxyx", "xywh", "yxhw"]
 """The four numbers of a box: two corners, or the centre and the size; y first or x first."""
 
 
-_FEW = 64
+_FEW, _HANDFUL = 64, 12
 
 
 def corners(numbers: Array, order: Order) -> Array:
@@ -54,6 +54,8 @@ def suppressed(boxes: Array, limit: float, most: int, classes: Array | None = No
     """
     if len(boxes) < 2:
         return list(range(min(len(boxes), most)))
+    if len(boxes) <= _HANDFUL:
+        return _suppressed_handful(boxes.tolist(), limit, most, classes)
     if len(boxes) <= _FEW:
         return _suppressed_few(boxes, limit, most, classes)
     left, kept = np.arange(len(boxes)), list[int]()
@@ -65,8 +67,26 @@ def suppressed(boxes: Array, limit: float, most: int, classes: Array | None = No
     return kept
 
 
+def _suppressed_handful(boxes: list[list[float]], limit: float, most: int, classes: Array | None) -> list[int]:
+    """Pair by pair, the same arithmetic without arrays: those of a handful take longer to make than to fill."""
+    names, kept = [0] * len(boxes) if classes is None else classes.tolist(), list[int]()
+    for i, box in enumerate(boxes):
+        if len(kept) < most and not any(names[k] == names[i] and _overlap(boxes[k], box) > limit for k in kept):
+            kept.append(i)
+    return kept
+
+
+def _overlap(one: list[float], other: list[float]) -> float:
+    """As `iou`, of two boxes."""
+    wide = max(min(one[2], other[2]) - max(one[0], other[0]), 0.0)
+    high = max(min(one[3], other[3]) - max(one[1], other[1]), 0.0)
+    shared = wide * high
+    union = (one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - shared
+    return shared / union if union > 0 else 0.0
+
+
 def _suppressed_few(boxes: Array, limit: float, most: int, classes: Array | None) -> list[int]:
-    """All overlaps at once: for a handful of boxes calls cost more than numbers."""
+    """All overlaps at once: for some dozens of boxes calls cost more than numbers."""
     doubles = iou(boxes, boxes) > limit
     if classes is not None:
         doubles &= classes[:, None] == classes

@@ -50,15 +50,15 @@ class Kept:
         if not any(len(c.scores) for c in found):
             return ()
         cells = range(len(view.cells)) if view.cells else (None,)
-        boxes = np.concatenate([to_source(c.boxes, view, i) for c, i in zip(found, cells, strict=True)])
-        scores = np.concatenate([c.scores for c in found])
-        classes = np.concatenate([c.classes for c in found])
+        boxes = _joined([to_source(c.boxes, view, i) for c, i in zip(found, cells, strict=True)])
+        scores, classes = _joined([c.scores for c in found]), _joined([c.classes for c in found])
         best = np.argsort(-scores, kind="stable")[: self.max_candidates]
         boxes, scores, classes = boxes[best], scores[best], classes[best]
         if not np.isfinite(boxes).all():
             raise ModelError(f"decoder '{step}': a box is not finite: check the model's weights and its input")
+        names, sure, places = classes.tolist(), scores.tolist(), boxes.tolist()
         return tuple(
-            Finding(label_of(int(classes[i]), labels, step), float(scores[i]), _box(boxes[i]))
+            Finding(label_of(int(names[i]), labels, step), float(sure[i]), _box(places[i]))
             for i in self._stay(boxes, classes)
         )
 
@@ -149,6 +149,10 @@ def label_of(number: int, labels: tuple[str, ...], step: str) -> str:
     return labels[number]
 
 
-def _box(row: Array) -> tuple[float, float, float, float]:
-    left, top, right, bottom = row.tolist()
+def _box(row: list[float]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = row
     return left, top, right, bottom
+
+
+def _joined(arrays: list[Array]) -> Array:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -151,9 +151,15 @@ class BoxGrid(Kept):
         if self.box == "sides":
             reach = self._reach(numbers)
             return corners(np.hstack([places - reach[:, :2], places + reach[:, 2:]]) * np.tile(stride, 2), "xyxy")
-        unit = {"stride": stride, "picture": np.array(size), "anchor": np.array(anchors or ((1, 1),))[rows % each]}
-        centres = (places + _moved(numbers[:, :2], self.move)) * stride
-        return corners(np.hstack([centres, _grown(numbers[:, 2:], self.grow) * unit[self.size_of]]), "xywh")
+        boxes = np.empty((len(rows), 4))
+        boxes[:, :2] = (places + _moved(numbers[:, :2], self.move)) * stride
+        boxes[:, 2:] = _grown(numbers[:, 2:], self.grow) * self._unit(stride, size, anchors, rows % each)
+        return corners(boxes, "xywh")
+
+    def _unit(self, stride: Array, size: tuple[int, int], anchors: tuple[Anchor, ...], which: Array) -> Array:
+        if self.size_of == "anchor":
+            return np.array(anchors or ((1, 1),))[which]
+        return stride if self.size_of == "stride" else np.array(size)
 
     def _reach(self, numbers: Array) -> Array:
         if self.bins > 1:

@@ -71,6 +71,6 @@ def grids(
 
 def shifted(grid: Grid, rows: Array, each: int, point: float) -> Array:
     """[n, 2] where the points of candidates lie, in cells: column and row of the cell, plus `point` in both."""
-    cells = rows // each
-    made: Array = np.stack([cells % grid.columns, cells // grid.columns], axis=1) + point
-    return made
+    made, cells = np.empty((len(rows), 2)), rows if each == 1 else rows // each
+    made[:, 0], made[:, 1] = cells % grid.columns, cells // grid.columns
+    return made + point

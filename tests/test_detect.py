@@ -85,12 +85,13 @@ def test_boxes_suppress_only_their_own_class(boxes, data):
 
 @given(boxes_of, st.data())
 def test_few_boxes_and_many_are_suppressed_alike(boxes, data):
-    """The short way for a handful gives what the long way gives, with classes and without, and with a limit."""
+    """Both short ways give what the long way gives, with classes and without, and with a limit."""
     classes = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(boxes), max_size=len(boxes))))
     short = [suppressed(boxes, 0.3, most, kinds) for kinds in (None, classes) for most in (2, 100)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(boxes_module, "_FEW", 0)
-        assert [suppressed(boxes, 0.3, most, kinds) for kinds in (None, classes) for most in (2, 100)] == short
+        for shorter in ("_HANDFUL", "_FEW"):
+            patch.setattr(boxes_module, shorter, 0)
+            assert [suppressed(boxes, 0.3, most, kinds) for kinds in (None, classes) for most in (2, 100)] == short
 
 
 @pytest.mark.parametrize("order", ["xyxy", "yxyx", "xywh", "yxhw"])
