@@ -23,6 +23,7 @@ CHUNK = 64
 """Rows dropped at a time when room is needed."""
 INSERTS = (90, 9, 1)
 """Rows that one statement may insert; older builds of SQLite take 999 values."""
+_DELETE = "delete from event where n between ? and ? returning stream"
 _ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 GapRow = tuple[int, str, bool, int, int, int]
 Seal = Callable[[Sequence[Pending]], list[bytes]]
@@ -60,6 +61,10 @@ class Database:
         """Bytes that pages in use may take: the budget, less a checkpoint's worth of log and one transaction."""
         self._settings = settings
         self._routine_floor = 0
+        self._slack = 0
+        """Bytes that surely fit before the pages have to be counted again."""
+        self._counted: tuple[int, int] | None = None
+        """Rows of the tables `gap` and `parked`; None when they have to be counted."""
         self._db = connect(path, checkpoint, (budget - checkpoint * PAGE) // PAGE)
         with translated(path):
             self._inode = path.stat().st_ino
@@ -158,14 +163,19 @@ class Database:
             self._insert([p for p in batch.inserts if p.n not in outcome.refused], keys, seal, outcome)
             self._park(batch)
             self._write_gaps(gaps, batch)
-            self._db.executemany(
-                "update stream set rows = rows + ? where stream = ?", [(d, k) for k, d in outcome.rows.items()]
-            )
+            self._count_rows(outcome)
             if batch.clean:
                 self._set_meta("clean", 1)
-            outcome.gap_rows = self._one("select count(*) from gap")
-            outcome.parked = self.parked()
+            if gaps.spans or batch.told:
+                self._counted = None
+            self._counted = self._counted or (self._one("select count(*) from gap"), self.parked())
+            outcome.gap_rows, outcome.parked = self._counted
         self._log.grew(batch)
+
+    def _count_rows(self, outcome: Outcome) -> None:
+        changed = [(change, key) for key, change in outcome.rows.items() if change]
+        if changed:
+            self._db.executemany("update stream set rows = rows + ? where stream = ?", changed)
 
     def ease(self) -> None:
         """Write the log into the file when a commit would soon have to, so that no event waits for that.
@@ -180,11 +190,10 @@ class Database:
     def _delete(self, ns: list[int], outcome: Outcome) -> None:
         """Delete events by their places: a drained backlog is a few long runs of neighbours."""
         for run in runs(ns):
-            counted = self._all("select stream, count(*) from event where n between ? and ? group by stream", run)
-            self._db.execute("delete from event where n between ? and ?", run)
-            self._db.execute("delete from parked where n between ? and ?", run)
-            for key, count in counted:
-                outcome.rows[key] = outcome.rows.get(key, 0) - count
+            outcome.count((key for (key,) in self._all(_DELETE, run)), -1)
+            if self._counted is None or self._counted[1]:
+                self._db.execute("delete from parked where n between ? and ?", run)
+                self._counted = None
 
     def _insert(self, pendings: list[Pending], keys: dict[str, int], seal: Seal, outcome: Outcome) -> None:
         rows = [
@@ -202,9 +211,12 @@ class Database:
         outcome.count((keys[p.ticket.stream] for p in pendings), 1)
 
     def _park(self, batch: Batch) -> None:
+        parks = batch.parks | {p.n: p.parked for p in batch.inserts if p.parked}
+        if not parks and not batch.unpark:
+            return
+        self._counted = None
         if batch.unpark:
             self._db.execute("delete from parked")
-        parks = batch.parks | {p.n: p.parked for p in batch.inserts if p.parked}
         self._db.executemany(
             "insert or replace into parked select n, ? from event where n = ?", [(why, n) for n, why in parks.items()]
         )
@@ -214,11 +226,12 @@ class Database:
         return self._one("select count(*) from parked")
 
     def _write_gaps(self, gaps: Gaps, batch: Batch) -> None:
-        self._db.executemany(
-            "insert into gap values (?, ?, ?, ?, ?, ?) on conflict (stream, reason, bound) do update set"
-            " first = min(first, excluded.first), last = max(last, excluded.last), count = count + excluded.count",
-            [(k, reason, bound, s.first, s.last, s.count) for (k, reason, bound), s in gaps.spans.items()],
-        )
+        if gaps.spans:
+            self._db.executemany(
+                "insert into gap values (?, ?, ?, ?, ?, ?) on conflict (stream, reason, bound) do update set"
+                " first = min(first, excluded.first), last = max(last, excluded.last), count = count + excluded.count",
+                [(k, reason, bound, s.first, s.last, s.count) for (k, reason, bound), s in gaps.spans.items()],
+            )
         for (key, reason, bound), count in batch.told:
             row = "stream = ? and reason = ? and bound = ?"  # a constant: nothing is pasted into SQL
             taken = (count, key, reason, bound)
@@ -245,8 +258,13 @@ class Database:
             self._refuse((p for p in critical if not p.gap), keys, gaps, outcome)
 
     def _fits(self, need: int) -> bool:
-        used = self._one("pragma page_count") - self._one("pragma freelist_count")
-        return need == 0 or used * PAGE + need <= self._limit
+        if need > self._slack:  # `need` is estimated from above, so that slack is never more than what is there
+            used = self._one("pragma page_count") - self._one("pragma freelist_count")
+            self._slack = self._limit - used * PAGE
+        if need > self._slack:
+            return need == 0
+        self._slack -= need
+        return True
 
     def _evict(self, routine: int, need: int, gaps: Gaps, outcome: Outcome) -> None:
         """Drop the oldest events of one class until `need` bytes fit or none is left; gap records stay."""
@@ -269,6 +287,7 @@ class Database:
         ns = [n for (n,) in chosen]
         gone = self._all(f"delete from event where n in ({marks}) returning stream, seq", ns)  # noqa: S608
         self._db.execute(f"delete from parked where n in ({marks})", ns)  # noqa: S608
+        self._counted = None
         for key, seq in gone:
             gaps.add(key, "outbox full", seq, seq, 1)
         outcome.count((key for key, _ in gone), -1)
@@ -292,9 +311,7 @@ class Database:
             if self.drop_oldest(1, count, gaps, outcome) == 0 and self._settings.critical_when_full == "drop-oldest":
                 self.drop_oldest(0, count, gaps, outcome)
             self._write_gaps(gaps, Batch())
-            self._db.executemany(
-                "update stream set rows = rows + ? where stream = ?", [(d, k) for k, d in outcome.rows.items()]
-            )
+            self._count_rows(outcome)
             outcome.gap_rows = self._one("select count(*) from gap")
         return outcome
 
@@ -307,10 +324,8 @@ class Database:
                     "insert or ignore into event values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row
                 ).rowcount
                 outcome.count([row[2]] if added else [], 1)
-            self._db.executemany(
-                "update stream set rows = rows + ? where stream = ?", [(d, k) for k, d in outcome.rows.items()]
-            )
-        self._routine_floor = 0
+            self._count_rows(outcome)
+        self._routine_floor = self._slack = 0
         return outcome.rows
 
     def shrink(self) -> bool:
@@ -332,6 +347,7 @@ class Database:
                 yield
                 self._db.execute("commit")
             except BaseException:
+                self._slack, self._counted = 0, None
                 if self._db.in_transaction:
                     self._db.execute("rollback")
                 raise
