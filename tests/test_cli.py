@@ -1,8 +1,15 @@
 """What commands print: lines by docs/cli.schema.json, exit statuses, errors that say what to do."""
 
+import fcntl
 import json
+import os
+import pty
 import re
 import shutil
+import struct
+import subprocess
+import sys
+import termios
 import wave
 
 import jsonschema
@@ -143,3 +150,18 @@ def test_a_pipeline_is_replayed_by_its_configured_name(tmp_path):
     assert out.count("EVENT") == 2
     _, err = _run("replay", "--config", config, "--pipeline", "nothing", VIBRATION / "demo.csv", status=2)
     assert "there are" in err
+
+
+def test_a_fleeting_line_is_cut_cleaned_and_taken_away():
+    """On a terminal of 20 columns; nothing of it where standard error is a file."""
+    code = "from agent.cli.terminal import fleeting; fleeting('a\\x1b\\n' + 'b' * 40); fleeting()"
+    leader, follower = pty.openpty()
+    try:
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 20, 0, 0))
+        subprocess.run([sys.executable, "-c", code], stderr=follower, check=True, cwd=ROOT)
+        assert os.read(leader, 1000).decode() == f"\r\033[Ka\N{REPLACEMENT CHARACTER} {'b' * 16}\r\r\033[K\r"
+    finally:
+        os.close(leader)
+        os.close(follower)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
+    assert done.stderr == b""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.cli.rights import become_owner
-from agent.cli.terminal import shown
+from agent.cli.terminal import fleeting, shown
 from agent.depot import ModelState, Pick
 from agent.errors import ConfigError, LimpetError
 from agent.progress import Progress
@@ -88,10 +88,11 @@ def _watched(book: Book, job_id: str, mono_s: Callable[[], float] = time.monoton
     while mono_s() < until_s:
         progress = book.get(job_id)
         if progress is not None and progress.terminal:
+            fleeting()
             return progress
         now = progress.status if progress else "waiting for the updater"
-        if now != said and sys.stderr.isatty():
-            print(f"\r\033[K{now} ", end="", file=sys.stderr, flush=True)
+        if now != said:
+            fleeting(now)
         said = now
         time.sleep(TURN_S)
     return None

@@ -1,7 +1,6 @@
 """`limpet infer`: run a model on files, one line per file."""
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from agent.cli import lines
 from agent.cli.options import Commands
+from agent.cli.terminal import fleeting
 from agent.config import load_config
 from agent.errors import ConfigError, LimpetError, ModelError
 from agent.inference import Inference, Inferred
@@ -47,15 +47,12 @@ def run(args: argparse.Namespace) -> int:
     failed = 0
     try:
         inference = Inference(manifest, runner)
-        progress = len(args.files) > 1 and sys.stderr.isatty()
         for i, path in enumerate(args.files):
-            if progress:
-                print(f"\r{i + 1}/{len(args.files)} ", end="", file=sys.stderr, flush=True)
+            fleeting(f"{i + 1}/{len(args.files)}")
             fields = _one(inference, manifest, path, want_outputs=args.outputs)
+            fleeting()
             failed += "error" in fields
             print(lines.write(fields) if args.json or args.outputs else _words(fields), flush=True)
-        if progress:
-            print("\r\033[K", end="", file=sys.stderr)
     finally:
         runner.close()
     return 1 if failed else 0

@@ -14,7 +14,7 @@ from agent.cli.modelscatalogue import config_of
 from agent.cli.modelsprepare import add_parser as add_prepare
 from agent.cli.modelsprepare import run as run_prepare
 from agent.cli.options import Commands, add_config, add_config_again
-from agent.cli.terminal import shown
+from agent.cli.terminal import fleeting, shown
 from agent.depot import State
 from agent.errors import LimpetError
 from agent.golden import selftest
@@ -132,11 +132,9 @@ def _found(name: str, roots: Iterable[Path]) -> Found:
 def _told(found: list[tuple[Found, Origin]]) -> Iterator[tuple[Found, Origin]]:
     """The same, with progress on a terminal."""
     for number, one in enumerate(found, 1):
-        if sys.stderr.isatty():
-            print(f"\r\033[K{number}/{len(found)} {one[0].folder.name} ", end="", file=sys.stderr, flush=True)
+        fleeting(f"{number}/{len(found)} {one[0].folder.name}")
         yield one
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
+    fleeting()
 
 
 def _listed(found: Found) -> dict[str, Any]:

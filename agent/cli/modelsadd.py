@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from agent.app.shelf import ADDED_HERE, FACTORY_MODELS, searched
-from agent.catalogue import Entry, Progress, Wanted, add, load_entry, names, proved, state_of, sweep
+from agent.catalogue import Entry, Wanted, add, load_entry, names, proved, state_of, sweep
 from agent.catalogue.recipe import pipeline_text, write_pipeline
 from agent.cli import modelscatalogue
 from agent.cli.modelscatalogue import catalogue_of, config_of, megabytes
 from agent.cli.options import Commands
-from agent.cli.terminal import shown
+from agent.cli.terminal import fleeting, shown
 from agent.config import Config
 from agent.errors import ConfigError, LimpetError, UpdateError
 from agent.loading import place_of
@@ -102,14 +102,13 @@ def _bring(entry: Entry, root: Path, models: ModelsConfig, args: argparse.Namesp
     prove = partial(proved, limit_bytes=int(models.artifact_limit_mb * 1e6))
     with opened(args.mirror, args.ca) as carrier:
         try:
-            added = add(entry, root, carrier, prove, _progress(), replace=args.replace)
+            added = add(entry, root, carrier, prove, _progress, replace=args.replace)
         except UpdateError as exc:
             if exc.reason in ("DOWNLOAD_FAILED", "TIMED_OUT"):
                 raise UpdateError(f"{exc}\n{_without_network(entry)}", exc.reason) from exc
             raise
         finally:
-            if sys.stderr.isatty():
-                print("\r\033[K", end="", file=sys.stderr)
+            fleeting()
     print(f"every sha256 is right; self-test on this machine: {shown(added.proof)}")
     print(f"added {added.folder}")
 
@@ -145,16 +144,8 @@ def _without_network(entry: Entry) -> str:
     )
 
 
-def _progress() -> Progress:
-    """Bytes on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        return lambda wanted, done: None
-
-    def told(wanted: Wanted, done: int) -> None:
-        share = f"{megabytes(done)} of {megabytes(wanted.size_bytes)}"
-        print(f"\r\033[K{wanted.path}  {share}", end="", file=sys.stderr, flush=True)
-
-    return told
+def _progress(wanted: Wanted, done: int) -> None:
+    fleeting(f"{wanted.path}  {megabytes(done)} of {megabytes(wanted.size_bytes)}")
 
 
 def _pipeline(entry: Entry, root: Path, models: ModelsConfig, source: str) -> str:

@@ -5,17 +5,16 @@ rest. Nothing leaves this machine before `limpet repo publish`. docs/repository.
 """
 
 import argparse
-import contextlib
 import datetime as dt
 import getpass
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from agent.cli import repo_options as options
 from agent.cli.options import Commands
+from agent.cli.terminal import fleeting
 from agent.envelope.keys import ReaderPublic
 from agent.errors import ConfigError
 from agent.package import Kind
@@ -182,6 +181,7 @@ def _publish(publisher: Publisher, args: argparse.Namespace) -> int:
     if args.to.startswith("s3://"):
         mirror = S3Mirror(args.to, args.endpoint_url)
     done = publish(publisher.roles, mirror, _progress)
+    fleeting()
     print(f"wrote {done.written} files, {done.written_bytes} bytes, to {args.to}")
     print(f"read back {done.targets} targets as a device does; all {done.blobs} blobs are there")
     return _told(Outcome(waiting, fresh=True))
@@ -254,10 +254,7 @@ def _first_line(path: Path) -> bytes:
 
 
 def _progress(path: str, size_bytes: int) -> None:
-    if sys.stderr.isatty():
-        with contextlib.suppress(OSError):
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
-            print(f"\r\033[K{f'{path} {size_bytes} bytes'[: width - 1]}\r", end="", file=sys.stderr, flush=True)
+    fleeting(f"{path} {size_bytes} bytes")
 
 
 def _table(rows: Iterable[Mapping[str, object]], columns: tuple[str, ...]) -> None:
