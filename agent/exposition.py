@@ -25,7 +25,7 @@ REQUEST_LIMIT = 8192
 """Largest request head, bytes."""
 EXCHANGE_S = 2.0
 """Time for a whole exchange, seconds."""
-TURN_S = 0.5
+TURN_S = 1.0
 """Longest wait for a connection before the lane beats again, seconds."""
 
 

@@ -108,7 +108,11 @@ def test_after_a_kill_the_agent_resumes_with_its_outbox(place, tmp_path):
         first.kill()
         first.wait()
     with running(config, tmp_path / "agent.log"):
-        after = status(place.socket, lambda s: s["uplink"]["acked_events"] >= 1)
+        past = before["outbox"]["streams"]["count"]["next_seq"]
+        after = status(
+            place.socket,
+            lambda s: s["uplink"]["acked_events"] >= 1 and s["outbox"]["streams"]["count"]["next_seq"] > past,
+        )
     assert after["outbox"]["streams"]["count"]["next_seq"] > before["uplink"]["acked_events"]
 
 

@@ -37,7 +37,6 @@ class Report:
 
     def facets(self) -> dict[str, dict[str, Any]]:
         """Slowly changing facts, published when they change."""
-        stats = self.store.stats()
         return {
             "models": {p.config.name: asdict(p.model) for p in self.made.pipelines if p.model is not None},
             "config": {
@@ -47,7 +46,7 @@ class Report:
             "capabilities": {
                 "mqtt": self.config.uplink.protocol, "envelope": self.config.envelope.mode, "plugins": dict(used()),
             },
-            "buffer": {"budget": stats["budget"], "state": stats["state"]},
+            "buffer": {"budget": self.store.budget, "state": self.store.state},
         }
 
     def status(

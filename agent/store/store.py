@@ -204,14 +204,24 @@ class Store:
 
     # --- looking, and small things to remember ----------------------------------------------------------------------
 
+    @property
+    def state(self) -> str:
+        """"ok", "salvaging" or "trouble"; the disk is not asked."""
+        return "trouble" if self._keeper.trouble else "salvaging" if self._keeper.salvaging else "ok"
+
+    @property
+    def budget(self) -> int:
+        """The configured budget, bytes."""
+        return self._settings.budget_mib << 20
+
     def stats(self) -> dict[str, Any]:
         """Counts and sizes, cheap enough for every scrape; bytes unless named otherwise."""
         streams = {s.name: {"events": s.rows, "next_seq": s.next} for s in self._book.streams()}
         made: dict[str, Any] = {
-            "state": "trouble" if self._keeper.trouble else "salvaging" if self._keeper.salvaging else "ok",
+            "state": self.state,
             "trouble": self._keeper.trouble,
             "events": sum(s["events"] for s in streams.values()),
-            "budget": self._settings.budget_mib << 20,
+            "budget": self.budget,
             "streams": streams,
             "gaps_open": self._book.gap_rows,
             "parked": self._book.parked,

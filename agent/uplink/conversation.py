@@ -144,10 +144,11 @@ class Conversation:
         self._listen()
         while not stop.is_set():
             beat()
-            self._keep_up(stop, beat)
+            self._keep_key(stop, beat)
             if stop.is_set():  # perhaps before the broker had the key: nothing more is sealed
                 break
             self._send_events()
+            self._keep_up()
             now_s = self._clock.mono_s()
             waits = [TURN_S, self._queue.wait_s(now_s), 0.1 if self._queue.busy else TURN_S]
             if self._paused_s > now_s:
@@ -173,12 +174,13 @@ class Conversation:
 
     # --- keys, status, facets -------------------------------------------------------------------------------------
 
-    def _keep_up(self, stop: threading.Event, beat: Callable[[], None]) -> None:
-        """What is due beside events: a new epoch's key, changed facets, posts, the removal of old keys."""
+    def _keep_key(self, stop: threading.Event, beat: Callable[[], None]) -> None:
+        """Publish a new epoch's key, and have old ones removed."""
         if self._sealer.current_envelope() is not self._envelope:
             self._publish_keys(stop, beat)
-            if stop.is_set():
-                return
+
+    def _keep_up(self) -> None:
+        """What is due beside events, and after them: requests, changed facets, posts."""
         now_s = self._clock.mono_s()
         self._serve_requests()
         if now_s >= self._facets_due_s:
