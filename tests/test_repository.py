@@ -42,10 +42,10 @@ def read(updater, path):
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory):
-    """A repository with two versions of a shipped model; a test that changes one makes its own."""
+    """A repository with two versions of one model; a test that changes one makes its own."""
     folder = tmp_path_factory.mktemp("repo")
     made = Repo(folder)
-    made.add(MODELS / "keywords", goldens=True)
+    made.add(versioned(MODELS / "keywords", folder / "first", "1.0.0"), goldens=True)
 
     def tune(model):
         weights = bytearray((model / "keywords.tflite").read_bytes())

@@ -88,7 +88,7 @@ def test_the_published_vectors_are_made_by_the_tool_beside_them():
 def folder(tmp_path, monkeypatch):
     """Everything that the walkthrough takes for granted."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(MODELS / "keywords", tmp_path / "models/keywords")
+    versioned(MODELS / "keywords", tmp_path / "models/keywords", "1.0.0")
     versioned(MODELS / "keywords", tmp_path / "models/keywords-1.1.0", "1.1.0")
     versioned(MODELS / "vibration", tmp_path / "models/secret", "1.0.0", name="secret")
     for name in ("anna", "ben"):
