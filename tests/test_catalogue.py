@@ -122,8 +122,18 @@ def test_without_a_network_it_says_what_to_carry(capsys, tmp_path, shop):
         status, _, err = limpet(capsys, *words)
         assert status == 1
         assert f"/acme/models/{COMMIT}/deep/copy.onnx" in err
-        assert "limpet models add tiny --mirror FOLDER" in err
+        assert f"limpet models add tiny --catalogue {shop[0]} --into {root} --mirror FOLDER" in err
     assert not list(installed([root]))
+
+
+def test_what_to_run_next_names_the_configuration_that_was_named(capsys, tmp_path, shop, config):
+    """The command for the stick is the one that was typed, or the model would land elsewhere."""
+    (tmp_path / "empty stick").mkdir()
+    spaced = config.rename(tmp_path / "my limpet.toml")
+    words = ("add", "tiny", "--catalogue", shop[0], "--config", spaced, "--mirror", tmp_path / "empty stick")
+    status, _, err = limpet(capsys, *words)
+    command = f"limpet models add tiny --config '{spaced}' --catalogue {shop[0]} --mirror FOLDER"
+    assert (status, command in err) == (1, True)
 
 
 def test_a_licence_that_limits_must_be_accepted_by_name(capsys, tmp_path, mirror):
@@ -163,7 +173,8 @@ def test_another_model_of_the_name_that_comes_first_is_told(capsys, tmp_path, sh
 def test_the_pipeline_it_writes_is_accepted_by_check(capsys, tmp_path, shop, mirror, config):
     """One command, and the agent's next start uses the model by its name."""
     words = ("add", "tiny", "--config", config, "--catalogue", shop[0], "--mirror", mirror.url)
-    assert limpet(capsys, *words, "--pipeline", "machine")[0] == 0
+    status, out, _ = limpet(capsys, *words, "--pipeline", "machine")
+    assert (status, f"now: limpet check --config {config}, then" in out) == (0, True)
     assert '[model]\nname = "tiny"\n' in (tmp_path / "pipelines" / "tiny.toml").read_text()
     main(["check", "--config", str(config)])
     assert "ok      pipeline tiny with tiny 1.0.0" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +13,7 @@ from agent.catalogue import Entry, Wanted, add, load_entry, names, proved, state
 from agent.catalogue.recipe import pipeline_text, write_pipeline
 from agent.cli import modelscatalogue
 from agent.cli.modelscatalogue import catalogue_of, config_of, megabytes
-from agent.cli.options import Commands
+from agent.cli.options import Commands, again
 from agent.cli.terminal import fleeting, shown
 from agent.config import Config
 from agent.errors import ConfigError, LimpetError, UpdateError
@@ -54,13 +55,13 @@ def run(args: argparse.Namespace) -> int:
         _accept(entry, args.accept_licence)
         _refuse_too_large(entry, models)
         _bring(entry, root, models, args)
-        print(_prepared(root / entry.name, models) + _shadowed(entry, root, models), end="")
+        print(_prepared(root / entry.name, models, args.config) + _shadowed(entry, root, models), end="")
     if path is None:
         where = f"{entry.name}.toml in your folder of pipelines, with the name of a source for SOURCE"
         print(f"\nUse it by a pipeline such as this ({where}):\n\n{text}" if text else "", end="")
     else:
         write_pipeline(text, path)
-        print(f"wrote {path}; now: limpet check, then restart the agent")
+        print(f"wrote {path}; now: limpet check{again(args.config)}, then restart the agent")
     return 0
 
 
@@ -105,7 +106,7 @@ def _bring(entry: Entry, root: Path, models: ModelsConfig, args: argparse.Namesp
             added = add(entry, root, carrier, prove, _progress, replace=args.replace)
         except UpdateError as exc:
             if exc.reason in ("DOWNLOAD_FAILED", "TIMED_OUT"):
-                raise UpdateError(f"{exc}\n{_without_network(entry)}", exc.reason) from exc
+                raise UpdateError(f"{exc}\n{_without_network(entry, args)}", exc.reason) from exc
             raise
         finally:
             fleeting()
@@ -113,7 +114,7 @@ def _bring(entry: Entry, root: Path, models: ModelsConfig, args: argparse.Namesp
     print(f"added {added.folder}")
 
 
-def _prepared(folder: Path, models: ModelsConfig) -> str:
+def _prepared(folder: Path, models: ModelsConfig, config: Path) -> str:
     """Have a large model's weights packed once and for all; a line about it. What fails here costs memory, no more."""
     from agent.prepared import prepare
 
@@ -121,7 +122,8 @@ def _prepared(folder: Path, models: ModelsConfig) -> str:
         manifest = load_manifest(folder)
         done = prepare(manifest, candidates(manifest)[0], place_of(models))
     except LimpetError as exc:
-        return f"not prepared, so it is loaded plainly: {exc}\n  try again: limpet models prepare {folder}\n"
+        command = f"limpet models prepare{again(config)} {folder}"
+        return f"not prepared, so it is loaded plainly: {exc}\n  try again: {command}\n"
     words = {"made": f"prepared: {megabytes(done.size_bytes)} are mapped instead of copied", "small": ""}
     said = words.get(done.state, f"not prepared, it would not help here: {done.reason}")
     return f"{said}\n" if said else ""
@@ -135,12 +137,14 @@ def _shadowed(entry: Entry, root: Path, models: ModelsConfig) -> str:
     return f"careful: a pipeline that names {entry.name} gets the one in {first}, which is looked into before\n"
 
 
-def _without_network(entry: Entry) -> str:
-    """What to carry to a device that cannot fetch."""
+def _without_network(entry: Entry, args: argparse.Namespace) -> str:
+    """What to carry to a device that cannot fetch; the command is the one that was typed, with a stick."""
+    named = (("--catalogue", args.catalogue), ("--into", args.into))
+    said = again(args.config) + "".join(f" {option} {shlex.quote(str(path))}" for option, path in named if path)
     urls = "\n".join(f"  {file.pinned.url()}" for file in entry.table.file)
     return (
         f"Without a network: fetch elsewhere, with any browser, into one folder of a stick\n{urls}\n"
-        f"and here: limpet models add {entry.name} --mirror FOLDER (what has come so far is kept)"
+        f"and here: limpet models add {entry.name}{said} --mirror FOLDER (what has come so far is kept)"
     )
 
 

@@ -1,6 +1,7 @@
 """Options that several commands have, so that they are spelt and explained alike."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,3 +19,8 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def add_config_again(verb: argparse.ArgumentParser) -> None:
     """The same behind a verb, for people who write it there; what stood before the verb counts otherwise."""
     verb.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=f"limpet.toml (default {DEFAULT_CONFIG})")
+
+
+def again(config: Path) -> str:
+    """` --config FILE` for a command that a message tells to run next, when it was named for this one."""
+    return "" if config == DEFAULT_CONFIG else f" --config {shlex.quote(str(config))}"
