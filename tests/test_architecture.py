@@ -39,9 +39,9 @@ FLOORS = (
 )  # fmt: skip
 
 ONE_DOOR = {
-    "onnxruntime": {"agent/runtime/ort.py", "agent/runtime/host.py"},
-    "ai_edge_litert": {"agent/runtime/litert.py", "agent/runtime/host.py"},
-    "tflite_runtime": {"agent/runtime/litert.py", "agent/runtime/host.py"},
+    "onnxruntime": {"agent/runtime/ort.py", "agent/runtime/host/ort.py"},
+    "ai_edge_litert": {"agent/runtime/litert.py", "agent/runtime/host/lite.py"},
+    "tflite_runtime": {"agent/runtime/litert.py", "agent/runtime/host/lite.py"},
     "paho": {"agent/mqtt/link.py"},
     "cv2": {
         "agent/capture/camera.py", "agent/drawing/canvas.py", "pipelines/image.py", "pipelines/gates.py",

@@ -1,6 +1,7 @@
 """The runner host: what a model does to its process stays there, and what comes from there is not trusted."""
 
 import ast
+import ctypes
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import pytest
 from agent.errors import ConfigError, ModelError
 from agent.loading import open_model
 from agent.manifest import load_manifest
-from agent.runtime import host
+from agent.runtime.host import wire
 from agent.runtime.remote import RemoteRunner
 from agent.settings.runtime import RuntimeOptions
 from agent.strict import build
@@ -28,7 +29,7 @@ from tests.tiny_models import make_model, manifest_text
 from tests.vendors import program, vendor_model, vendor_python
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAD = host.HEAD
+HOST = Path(wire.__file__).parent
 
 
 class Clock:
@@ -302,7 +303,7 @@ def test_a_host_gets_nothing_that_it_does_not_need(vendor, monkeypatch, tmp_path
 
 def test_a_model_that_runs_can_open_no_file_and_reach_no_network(vendor, tmp_path):
     """Where the kernel has Landlock: reading, writing, starting programs, and TCP."""
-    if host.ctypes.CDLL(None).syscall(444, None, 0, 1) < 4:
+    if ctypes.CDLL(None).syscall(444, None, 0, 1) < 4:
         pytest.skip("needs a kernel with Landlock, version 4 or later")
     with socket.create_server(("127.0.0.1", 0)) as server:
         runner = vendor(python=vendor_python(tmp_path, port=server.getsockname()[1]))
@@ -311,7 +312,7 @@ def test_a_model_that_runs_can_open_no_file_and_reach_no_network(vendor, tmp_pat
 
 WALLED = """
 import os, signal, socket, sys
-from agent.runtime.host import EVERYTHING, WRITE, wall_off
+from agent.runtime.host.walls import EVERYTHING, WRITE, wall_off
 wall_off(WRITE if sys.argv[1] == "WRITE" else EVERYTHING)
 if not (own := os.fork()):
     signal.pause()
@@ -330,7 +331,7 @@ print(tried)
 @pytest.mark.parametrize("wall", ["WRITE", "EVERYTHING"])
 def test_behind_the_wall_nobody_else_gets_a_signal(wall):
     """Not the agent that started it; its own workers do. Nor is a socket without a file reached."""
-    if host.ctypes.CDLL(None).syscall(444, None, 0, 1) < 6:
+    if ctypes.CDLL(None).syscall(444, None, 0, 1) < 6:
         pytest.skip("needs a kernel with Landlock, version 6 or later")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("")  # the kernel chooses an abstract name
@@ -344,7 +345,7 @@ def test_behind_the_wall_nobody_else_gets_a_signal(wall):
 
 def test_a_model_cannot_end_its_host(vendor):
     """Where the kernel has a wall for signals: the run fails, and the next one goes on."""
-    if host.ctypes.CDLL(None).syscall(444, None, 0, 1) < 6:
+    if ctypes.CDLL(None).syscall(444, None, 0, 1) < 6:
         pytest.skip("needs a kernel with Landlock, version 6 or later")
     runner = vendor()
     with pytest.raises(ModelError, match="Operation not permitted"):
@@ -490,13 +491,22 @@ def test_a_bool_is_true_or_false_whatever_the_host_writes(vendor, tmp_path):
 
 
 def test_the_program_is_written_for_python_3_8():
-    """One file, the syntax of 3.8, and no module but numpy, the runtimes and the standard library."""
-    tree = ast.parse(Path(host.__file__).read_text(), feature_version=(3, 8))
-    plain = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    named = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    names = {name.split(".")[0] for name in (*plain, *named)}
+    """The syntax of 3.8, and no module but its own, numpy, the runtimes and the standard library."""
+    trees = [ast.parse(path.read_text(), feature_version=(3, 8)) for path in HOST.glob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    named = {*plain, *(node.module for node in nodes if isinstance(node, ast.ImportFrom))}
+    names = {name.split(".")[0] for name in named if not name.startswith("agent.runtime.host")}
     assert names - sys.stdlib_module_names == {"numpy", "onnxruntime", "ai_edge_litert"}
-    assert "agent" not in names
+
+
+def test_the_program_finds_nothing_of_the_agent():
+    """The packages above it stand empty, whatever lies beside it."""
+    code = f"import runpy; runpy.run_path({str(HOST / '__main__.py')!r})['stand_alone']()\n"
+    code += "from agent.runtime.host import wire\nprint(wire.PROTOCOL)\nimport agent.errors"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stdout.split() == [str(wire.PROTOCOL)]
+    assert "No module named 'agent.errors'" in done.stderr
 
 
 @pytest.mark.parametrize("form", ["onnx", "ort", "tflite"])

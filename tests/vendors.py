@@ -1,6 +1,6 @@
 """A vendor's runtime that misbehaves when told to, in a Python of its own, for tests of the runner host.
 
-`vendor_python` writes a program that can stand in [model.runtime] python: it runs host.py with a package
+`vendor_python` writes a program that can stand in [model.runtime] python: it runs the host with a package
 `ai_edge_litert` whose interpreter computes y = x + 1, and does worse when x[0, 0] is one of `DEEDS`.
 """
 

@@ -18,13 +18,13 @@ import numpy as np
 
 from agent.manifest import Port
 from agent.records import Array, Tensors
-from agent.runtime import host as program
+from agent.runtime.host import wire
 from agent.runtime.hosting import Hosting, LostError, RefusedError, body_of
 
 _ALIGN_BYTES = 64
 """A cache line, and what vector units want."""
 _CONNECT_S = 10.0
-_ANSWER_BYTES = 4096 + program.HEAD.size
+_ANSWER_BYTES = 4096 + wire.HEAD.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Connection:
             np.copyto(view, inputs[name])
         self._turn = self._turn % 0xFFFFFFFF + 1
         try:
-            self._socket.send(program.HEAD.pack(program.RUN, self._turn))
+            self._socket.send(wire.HEAD.pack(wire.RUN, self._turn))
             answer = self._socket.recv(_ANSWER_BYTES)
         except BlockingIOError as exc:
             raise HungError(f"a run took longer than {self._deadline_s:g} s") from exc

@@ -1,4 +1,4 @@
-"""The process that `host.py` runs in: started with nothing but what it needs, asked with deadlines, always killed.
+"""The process that `host/` runs in: started with nothing but what it needs, asked with deadlines, always killed.
 
 Owns the descriptors that hold it: the control socket, the lifeline (a pipe whose last writer is this process: when it
 goes, the kernel kills the host and its workers), and the file that its complaints go to, whose size is limited. What
@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import ModelError
-from agent.runtime import host as program
+from agent.runtime.host import wire
 
+_PROGRAM = Path(wire.__file__).with_name("__main__.py")
 _KILL_WAIT_S = 5.0
 _ENDED_WAIT_S = 2.0
 _LAST_WORDS_S = 0.3
@@ -45,7 +46,7 @@ class Hosting:
     """One running host. One thread at a time may ask it."""
 
     def __init__(self, python: Path | None) -> None:
-        """Start host.py in `python`, or in the one that runs this. Raises LostError when there is no such program."""
+        """Start the host in `python`, or in the one that runs this. Raises LostError when there is no such program."""
         self.python = str(python or sys.executable)
         self._number, self._heard, self._words, self._open = 0, 0, "", True
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -55,7 +56,7 @@ class Hosting:
         self._control = ours
         try:
             self._process = subprocess.Popen(
-                [self.python, "-I", str(Path(program.__file__)), str(theirs.fileno()), str(alive)],
+                [self.python, "-I", str(_PROGRAM), str(theirs.fileno()), str(alive)],
                 stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said, start_new_session=True, cwd="/",
                 env=_environment(), pass_fds=(theirs.fileno(), alive),
             )  # fmt: skip
@@ -73,14 +74,14 @@ class Hosting:
     def ask(self, kind: int, body: bytes, limit_s: float, descriptors: Sequence[int] = ()) -> bytes:
         """Send a message, return the answer's body. Raises RefusedError, and LostError also when the limit passes."""
         self._number += 1
-        packet = program.HEAD.pack(kind, self._number) + body
+        packet = wire.HEAD.pack(kind, self._number) + body
         answer = self._asked(packet, limit_s, descriptors)
         self._heard = self._size()
         return answer
 
     def connect(self, connection: socket.socket, memory: int, limit_s: float) -> int:
         """Give the host one end of a connection and the memory for its tensors; returns the connection's number."""
-        self.ask(program.CONNECT, b"", limit_s, (connection.fileno(), memory))
+        self.ask(wire.CONNECT, b"", limit_s, (connection.fileno(), memory))
         return self._number
 
     def ended(self, number: int, *, hangs: bool) -> str:
@@ -89,7 +90,7 @@ class Hosting:
         Raises LostError when the host is gone with it; then it is closed, too.
         """
         try:
-            body = self._asked(program.HEAD.pack(program.ENDED, number) + bytes([hangs]), _ENDED_WAIT_S, ())
+            body = self._asked(wire.HEAD.pack(wire.ENDED, number) + bytes([hangs]), _ENDED_WAIT_S, ())
         except ModelError:
             raise LostError(self.end()) from None
         status = struct.unpack("<i", body)[0] if len(body) == 4 else 0
@@ -120,11 +121,11 @@ class Hosting:
 
     def _asked(self, packet: bytes, limit_s: float, descriptors: Sequence[int]) -> bytes:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-        number = program.HEAD.unpack_from(packet)[1]
+        number = wire.HEAD.unpack_from(packet)[1]
         try:
             self._control.settimeout(limit_s)
             self._control.sendmsg([packet], rights)
-            answer = self._control.recv(program.PACKET_BYTES)
+            answer = self._control.recv(wire.PACKET_BYTES)
         except TimeoutError as exc:
             raise LostError(f"said nothing for {limit_s:g} s") from exc
         except OSError as exc:
@@ -152,14 +153,14 @@ def body_of(answer: bytes, number: int) -> bytes:
     """The body of an answer to message `number`. Raises RefusedError, or LostError when it is no answer to that."""
     if not answer:
         raise LostError("hung up")
-    if len(answer) < program.HEAD.size:
+    if len(answer) < wire.HEAD.size:
         raise LostError("gave an answer that means nothing")
-    kind, answered = program.HEAD.unpack_from(answer)
-    if answered != number or kind not in (program.DONE, program.FAILED):
+    kind, answered = wire.HEAD.unpack_from(answer)
+    if answered != number or kind not in (wire.DONE, wire.FAILED):
         raise LostError("gave an answer that means nothing")
-    if kind == program.FAILED:
-        raise RefusedError(answer[program.HEAD.size :])
-    return answer[program.HEAD.size :]
+    if kind == wire.FAILED:
+        raise RefusedError(answer[wire.HEAD.size :])
+    return answer[wire.HEAD.size :]
 
 
 def _environment() -> dict[str, str]:

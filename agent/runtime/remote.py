@@ -18,10 +18,10 @@ from pathlib import Path
 from agent.errors import ModelError
 from agent.manifest import Artifact, Manifest
 from agent.records import Array, Tensors
-from agent.runtime import host as program
 from agent.runtime.answers import LaidOut, Opened, T, parsed, refusal
 from agent.runtime.connection import Connection, Layout
 from agent.runtime.contract import Fallback, RunnerInfo, Slots, check_inputs, match_ports, reference, turn
+from agent.runtime.host import wire
 from agent.runtime.hosting import Hosting, LostError, RefusedError
 from agent.runtime.prepared import CACHE, GRAPH, Prepared, UnpreparedError, find_prepared, key_of
 from agent.runtime.revival import Revival
@@ -137,10 +137,10 @@ class RemoteRunner:
 
     def _hand_over(self, hosting: Hosting) -> Opened:
         order = json.dumps(_order(self._artifact, self._options, self._prepared)).encode()
-        opened = self._asked(Opened, hosting, program.OPEN, order, (self._file,))
+        opened = self._asked(Opened, hosting, wire.OPEN, order, (self._file,))
         match_ports(self._where, self.inputs, (t.declared() for t in opened.inputs), all_of_them=True)
         layout = json.dumps(self._layout.fields()).encode()
-        laid = self._asked(LaidOut, hosting, program.LAYOUT, layout)
+        laid = self._asked(LaidOut, hosting, wire.LAYOUT, layout)
         match_ports(self._where, self.outputs, (t.declared() for t in laid.outputs), all_of_them=False)
         return opened
 
@@ -176,7 +176,7 @@ def _still_good(prepared: Prepared | None, artifact: Artifact) -> Prepared | Non
 def _order(artifact: Artifact, options: RuntimeOptions, prepared: Prepared | None) -> dict[str, object]:
     """The body of an OPEN message."""
     return {
-        "protocol": program.PROTOCOL, "runtime": artifact.runs_on, "format": artifact.format,
+        "protocol": wire.PROTOCOL, "runtime": artifact.runs_on, "format": artifact.format,
         "threads": options.threads, "spin_us": options.spin_us, "xnnpack": options.xnnpack,
         "providers": list(options.providers), "required": options.required,
         "delegates": [[str(one.path), one.options] for one in options.delegates],
