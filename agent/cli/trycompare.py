@@ -21,13 +21,13 @@ def compare(manifest: Manifest, runner: Runner, source: Path | SourceConfig) -> 
     Sure is not right: people see which picture is. Raises ConfigError when the model's input does not vary,
     CaptureError, ModelError.
     """
-    ways = list(variants(manifest))
+    ways = variants(manifest)
     if not ways:
         raise ConfigError(f"{manifest}: --compare is for models that take a picture and resize it: leave it out")
     view = first_picture(Tryout(manifest, runner), source)
-    made: list[tuple[float, str, tuple[Finding, ...], Array]] = []
+    made: list[tuple[tuple[bool, float], str, str, Array]] = []
     for way_words, way in ways:
-        words = way_words + ("  (as it is now)" if way.pre == manifest.pre else "")
+        words = way_words + ("  (as it is now)" if way is manifest else "")
         tryout = Tryout(way, runner)
         try:
             seen = tryout.look(view)
@@ -35,21 +35,27 @@ def compare(manifest: Manifest, runner: Runner, source: Path | SourceConfig) -> 
             continue
         found = seen.inferred.findings
         picture = drawn(view.data, found, tryout.scene(seen, words))
-        made.append((_sureness(found, manifest), words, found, picture))
-    made.sort(key=lambda one: -one[0])
+        made.append((_sureness(tryout, found), words, _told(tryout, found), picture))
+    made.sort(key=lambda one: one[0], reverse=True)
     wide = max((len(words) for _, words, _, _ in made), default=0)
-    for _, words, found, _ in made:
-        print(f"  {words.ljust(wide)}  {_told(found)}")
+    for _, words, told, _ in made:
+        print(f"  {words.ljust(wide)}  {told}")
     return [picture for _, _, _, picture in made]
 
 
-def _sureness(found: tuple[Finding, ...], manifest: Manifest) -> float:
-    """The best score; less than nothing where there are as many findings as are told at most, which is noise."""
-    crowded = len(found) >= (manifest.decoder or {}).get("max_findings", 100)
-    return -1.0 if crowded else max((finding.score for finding in found), default=0.0)
+def _sureness(tryout: Tryout, found: tuple[Finding, ...]) -> tuple[bool, float]:
+    """What was found before what nearly was, each by its best score; last what has as many findings as are told at
+    most, which is noise."""
+    near = tryout.nearest.best
+    if len(found) >= (tryout.manifest.decoder or {}).get("max_findings", 100):
+        return False, -1.0
+    return bool(found), max((finding.score for finding in found), default=near.finding.score if near else 0.0)
 
 
-def _told(found: tuple[Finding, ...]) -> str:
+def _told(tryout: Tryout, found: tuple[Finding, ...]) -> str:
+    if not found:
+        near = tryout.nearest.words()
+        return f"nothing: {shown(near)}" if near else "nothing"
     best = sorted(found, key=lambda finding: -finding.score)[:_MOST_WORDS]
     more = f", {len(found) - len(best)} more" if len(found) > len(best) else ""
-    return (", ".join(f"{shown(f.label)} {f.score:.3f}" for f in best) or "nothing") + more
+    return ", ".join(f"{shown(f.label)} {f.score:.3f}" for f in best) + more

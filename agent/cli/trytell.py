@@ -16,8 +16,7 @@ def tell(tryout: Tryout, found: Sequence[Found]) -> None:
     for line in _table(found, several=several):
         print(line)
     if not found:
-        threshold = (tryout.manifest.decoder or {}).get("threshold")
-        print("  nothing reached the threshold" + (f" of {threshold:g}" if threshold else ""))
+        print(f"  {_nothing(tryout)}")
     ms, info = tryout.median_ms(), tryout.runner.info
     print("median ms: " + ", ".join(f"{stage} {ms[stage]:.2f}" for stage in ("pre", "run", "post"))
           + f"  ({info.runtime} {info.version}, {', '.join(info.used)})")  # fmt: skip
@@ -25,6 +24,13 @@ def tell(tryout: Tryout, found: Sequence[Found]) -> None:
     views = [(seen.view, seen.inferred.findings) for seen in tryout.sample]
     for smell in smells(tryout.manifest, (tryout.fed, tryout.fed_of), outputs, views):
         print(f"looks wrong: {shown(smell)}")
+
+
+def _nothing(tryout: Tryout) -> str:
+    if tryout.found:
+        return f"nothing found in the pictures that are drawn, {len(tryout.found)} findings in those between"
+    near = tryout.nearest.words()
+    return f"nothing found: {shown(near)}" if near else "nothing found"
 
 
 def _table(found: Sequence[Found], *, several: bool) -> list[str]:

@@ -16,6 +16,7 @@ from agent.inference import Inference, Inferred
 from agent.manifest import Manifest
 from agent.records import Array, Finding, View
 from agent.runtime import Runner, dequantise
+from agent.tryout.nearest import Nearest
 from pipelines import make_step
 from pipelines.boxes import picture_size
 from pipelines.segment import class_map
@@ -53,6 +54,8 @@ class Tryout:
         self.fed_of: View | None = None
         """The view that became them."""
         self.found: list[Found] = []
+        self.nearest = Nearest(manifest)
+        """As long as nothing is found: the best of what was not enough."""
         self._times_ms: list[dict[str, float]] = []
         self._inference = Inference(manifest, runner)
 
@@ -66,6 +69,8 @@ class Tryout:
         self.count += 1
         self._times_ms.append(dict(one.inferred.timings_ms))
         self.found += [(view.t0_s, finding) for finding in one.inferred.findings]
+        if not self.found:
+            self.nearest.look(self.real_outputs(one), self._made(view)[self.manifest.feeds[0].name][1])
         return one
 
     def _keep_fed(self, view: View) -> None:
