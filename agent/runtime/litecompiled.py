@@ -1,21 +1,18 @@
 """TFLite files by LiteRT's compiled model, whose packed weights can lie in a file that is mapped.
 
-Only this interface of LiteRT takes a weight cache. It is called through the C functions that LiteRT's library exports,
-not through its Python module, which holds Python's lock while the model runs (every other thread waits for the whole of
-a run), prints two dozen lines and loads GPU libraries. The price: the shapes of these functions are ours to know. So a
-model only runs this way where a child process has run it so with the very same version, and its answers were those of
-the plain interpreter (`agent.prepared`); with any other version it is loaded plainly.
-Source of the declarations: LiteRT's headers litert/c/*.h, version 2.3.
+Only this interface of LiteRT takes a weight cache. It is called through the C functions that LiteRT's library exports
+(`litecalls`), not through its Python module, which holds Python's lock while the model runs (every other thread waits
+for the whole of a run), prints two dozen lines and loads GPU libraries. So a model only runs this way where a child
+process has run it so with the very same version, and its answers were those of the plain interpreter
+(`agent.prepared`); with any other version it is loaded plainly.
 """
 
 import ctypes
-import importlib.util
 import threading
-from collections.abc import Callable
-from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint, c_uint32, c_void_p
+from ctypes import byref, c_char_p, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -33,6 +30,7 @@ from agent.runtime.contract import (
     reference,
     turn,
 )
+from agent.runtime.litecalls import Calls, Option, Quantised, TensorType, Value, given_away
 from agent.runtime.prepared import installed_version
 from agent.settings.runtime import RuntimeOptions
 
@@ -48,56 +46,6 @@ _DTYPES: Final = {
 }  # fmt: skip
 _PER_TENSOR: Final = 1
 Side = Literal["Input", "Output"]
-
-
-class _Any(ctypes.Structure):
-    _fields_ = (("type", c_int), ("value", c_int64))
-
-
-class _Option(ctypes.Structure):
-    _fields_ = (("tag", c_int), ("value", _Any))
-
-
-class _Layout(ctypes.Structure):
-    _fields_ = (
-        ("rank", c_uint, 7), ("has_strides", c_uint, 1), ("dimensions", c_int32 * 8), ("strides", c_uint32 * 8),
-    )  # fmt: skip
-
-
-class _TensorType(ctypes.Structure):
-    _fields_ = (("element", c_int), ("layout", _Layout))
-
-
-class _Quantised(ctypes.Structure):
-    _fields_ = (("scale", c_float), ("zero_point", c_int64))
-
-
-_OUT = POINTER(c_void_p)
-_TAKES: Final[dict[str, tuple[Any, ...]]] = {
-    "CreateEnvironment": (c_int, POINTER(_Option), _OUT),
-    "CreateModelFromFile": (c_void_p, c_char_p, _OUT),
-    "CreateOptions": (_OUT,),
-    "SetOptionsHardwareAccelerators": (c_void_p, c_int),
-    "CreateOpaqueOptions": (c_char_p, c_void_p, c_void_p, _OUT),
-    "AddOpaqueOptions": (c_void_p, c_void_p),
-    "CreateCompiledModel": (c_void_p, c_void_p, c_void_p, _OUT),
-    "GetModelSignature": (c_void_p, c_size_t, _OUT),
-    "GetTensorName": (c_void_p, POINTER(c_char_p)),
-    "GetRankedTensorType": (c_void_p, POINTER(_TensorType)),
-    "GetQuantizationTypeId": (c_void_p, POINTER(c_int)),
-    "GetPerTensorQuantization": (c_void_p, POINTER(_Quantised)),
-    "CreateManagedTensorBufferFromRequirements": (c_void_p, POINTER(_TensorType), c_void_p, _OUT),
-    "GetTensorBufferPackedSize": (c_void_p, POINTER(c_size_t)),
-    "LockTensorBuffer": (c_void_p, _OUT, c_int),
-    "UnlockTensorBuffer": (c_void_p,),
-    "RunCompiledModel": (c_void_p, c_size_t, c_size_t, _OUT, c_size_t, _OUT),
-    **{f"GetNumSignature{side}s": (c_void_p, POINTER(c_size_t)) for side in ("Input", "Output")},
-    **{f"GetSignature{side}TensorByIndex": (c_void_p, c_size_t, _OUT) for side in ("Input", "Output")},
-    **{
-        f"GetCompiledModel{side}BufferRequirements": (c_void_p, c_size_t, c_size_t, _OUT)
-        for side in ("Input", "Output")
-    },
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +70,7 @@ class CompiledRunner:
         self._slots = slots
         self.inputs, self.outputs = manifest.inputs_of(artifact), manifest.outputs_of(artifact)
         self._by_name = {port.name: port for port in self.inputs}
-        self._calls = _Calls(self._where)
+        self._calls = Calls(self._where)
         try:
             self._open(path, cache, options)
         except ModelError:
@@ -154,15 +102,15 @@ class CompiledRunner:
 
     def _open(self, path: Path, cache: Path, options: RuntimeOptions) -> None:
         calls = self._calls
-        quiet = (_Option * 2)(
-            _Option(_ACCELERATORS, _Any(_WHOLE_NUMBER, _CPU)), _Option(_LOGS, _Any(_WHOLE_NUMBER, _ERRORS_ONLY))
+        quiet = (Option * 2)(
+            Option(_ACCELERATORS, Value(_WHOLE_NUMBER, _CPU)), Option(_LOGS, Value(_WHOLE_NUMBER, _ERRORS_ONLY))
         )
         environment = calls.made("CreateEnvironment", "DestroyEnvironment", 2, quiet)
         model = calls.made("CreateModelFromFile", "DestroyModel", environment, str(path).encode())
         how = calls.made("CreateOptions", "DestroyOptions")
         calls("SetOptionsHardwareAccelerators", how, _CPU)
         text = f"num_threads = {options.threads}\nweight_cache_file_path = {_quoted(self._where, cache)}\n"
-        calls("AddOpaqueOptions", how, calls.got("CreateOpaqueOptions", b"xnnpack", *_given_away(text)))
+        calls("AddOpaqueOptions", how, calls.got("CreateOpaqueOptions", b"xnnpack", *given_away(text)))
         self._model = calls.made("CreateCompiledModel", "DestroyCompiledModel", environment, model, how)
         self._ins, self._outs = (self._tensors(environment, model, side) for side in ("Input", "Output"))
         match_ports(self._where, self.inputs, (held.declared for held in self._ins.values()), all_of_them=True)
@@ -178,7 +126,7 @@ class CompiledRunner:
         calls(f"GetNumSignature{side}s", signature, byref(count))
         for number in range(count.value):
             tensor = calls.got(f"GetSignature{side}TensorByIndex", signature, number)
-            kind, size = _TensorType(), c_size_t()
+            kind, size = TensorType(), c_size_t()
             calls("GetRankedTensorType", tensor, byref(kind))
             needs = calls.got(f"GetCompiledModel{side}BufferRequirements", self._model, 0, number)
             make = "CreateManagedTensorBufferFromRequirements"
@@ -208,59 +156,6 @@ class CompiledRunner:
         return array
 
 
-class _Calls:
-    """LiteRT's C functions: a status that is not 0 is a ModelError; what was made is destroyed in reverse order."""
-
-    def __init__(self, where: str) -> None:
-        self._where, self._library = where, _library(where)
-        self._made: list[tuple[Callable[[c_void_p], None], c_void_p]] = []
-        self.closed = False
-
-    def __call__(self, name: str, *given: Any) -> None:
-        """Call LiteRt<name>. Python's lock is given up meanwhile."""
-        status = self._function(name)(*given)
-        if status:
-            raise ModelError(f"{self._where}: LiteRT's {name} failed with status {status}")
-
-    def got(self, name: str, *given: Any, last: int | None = None) -> c_void_p:
-        """What LiteRt<name> hands out through its last parameter, or the last but one when `last` is given."""
-        out = c_void_p()
-        self(name, *given, byref(out), *(() if last is None else (last,)))
-        return out
-
-    def made(self, name: str, destroy: str, *given: Any) -> c_void_p:
-        """The same, for a thing that `close` has to destroy."""
-        thing = self.got(name, *given)
-        function = getattr(self._library, f"LiteRt{destroy}")
-        function.argtypes, function.restype = (c_void_p,), None
-        self._made.append((function, thing))
-        return thing
-
-    def close(self) -> None:
-        self.closed = True
-        while self._made:
-            destroy, thing = self._made.pop()
-            destroy(thing)
-
-    def _function(self, name: str) -> Any:
-        function = getattr(self._library, f"LiteRt{name}")
-        function.argtypes = _TAKES[name]
-        return function
-
-
-def _library(where: str) -> Any:
-    spec = importlib.util.find_spec("ai_edge_litert")
-    folders = spec.submodule_search_locations if spec else None
-    path = Path(folders[0]) / "libLiteRt.so" if folders else Path("libLiteRt.so")
-    try:
-        library = ctypes.CDLL(str(path))
-        for name in _TAKES:
-            getattr(library, f"LiteRt{name}")
-    except (OSError, AttributeError) as exc:
-        raise ModelError(f"{where}: {path} cannot be used: {exc}") from exc
-    return library
-
-
 def _quoted(where: str, path: Path) -> str:
     """The path as LiteRT's options have it: its reader of them knows quotes, and nothing that is escaped in them.
 
@@ -272,15 +167,8 @@ def _quoted(where: str, path: Path) -> str:
     return f'"{path}"'
 
 
-def _given_away(text: str) -> tuple[c_void_p, c_void_p]:
-    """A copy of `text` that LiteRT may keep, and the C library's own function that frees it."""
-    libc = ctypes.CDLL(None)
-    libc.strdup.argtypes, libc.strdup.restype = (c_char_p,), c_void_p
-    return c_void_p(libc.strdup(text.encode())), ctypes.cast(libc.free, c_void_p)
-
-
-def _declared(calls: _Calls, tensor: c_void_p, kind: _TensorType) -> Declared:
-    name, quantisation, step = c_char_p(), c_int(), _Quantised()
+def _declared(calls: Calls, tensor: c_void_p, kind: TensorType) -> Declared:
+    name, quantisation, step = c_char_p(), c_int(), Quantised()
     calls("GetTensorName", tensor, byref(name))
     calls("GetQuantizationTypeId", tensor, byref(quantisation))
     if quantisation.value == _PER_TENSOR:
