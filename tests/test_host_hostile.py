@@ -1,33 +1,45 @@
-"""A runner host that turned against the agent while a model runs: every run ends in time and in words."""
+"""A runner host that lies, or turns against the agent while a model runs: every answer ends in time and in words."""
 
 import textwrap
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from agent.errors import ModelError
-from agent.runtime.remote import RemoteRunner
+from agent.loading import open_model
 from agent.settings.runtime import RuntimeOptions
-from tests.vendors import program, vendor_model
+from tests import hosts
+from tests.tiny_models import make_model
+from tests.vendors import program
 
-HOST = """#!{python} -I
+vendor = pytest.fixture(hosts.vendor)
+
+WORDS = """#!{python} -I
 import array, json, os, signal, socket, struct, sys, time
 control = socket.socket(fileno=int(sys.argv[3]))
 head = struct.Struct("<II")
-OPENED = {"runtime": "r", "version": "1", "used": ["cpu"], "forks": FORKS,
-          "inputs": [{"name": "x", "shape": [1, 4], "dtype": "float32"}]}
-LAID = {"outputs": [{"name": "y", "shape": [1, 4], "dtype": "float32"}]}
+good = {"runtime": "r", "version": "1", "used": ["cpu"], "python": "3", "forks": True, "fallbacks": [],
+        "inputs": [{"name": "x", "shape": [1, 4], "dtype": "float32"}]}
+laid = {"outputs": [{"name": "y", "shape": [1, 4], "dtype": "float32"}]}
 def done(number, body=b""):
-    control.send(head.pack(16, number) + body)
+    control.send(head.pack(16, number) + (body if isinstance(body, bytes) else json.dumps(body).encode()))
 def asked():
     packet, rights, _, _ = control.recvmsg(1 << 17, 64)
     given = array.array("i")
     for _, _, data in rights:
         given.frombytes(data)
     return (*head.unpack_from(packet), packet[8:], given)
-for body in (OPENED, LAID):
-    done(asked()[1], json.dumps(body).encode())
+"""
+LIAR = WORDS + """
+kind, number, *_ = asked()
+LIE
+time.sleep(60)
+"""
+HOSTILE = WORDS + """
+for body in (good, laid):
+    done(asked()[1], body)
 while True:
     kind, number, body, given = asked()
     if kind == 3:
@@ -36,23 +48,59 @@ while True:
 """
 
 
-@pytest.fixture
-def hostile(tmp_path):
-    """Opens the vendor's model with a host of which only the deed differs; closed after the test."""
-    opened = []
+@pytest.mark.parametrize(
+    ("lie", "words"),
+    [
+        ("sys.exit(3)", "ended with status 3"),
+        ("control.close()", "hung up"),
+        ("control.send(b'')", "hung up"),
+        ("control.send(b'what')", "an answer that means nothing"),
+        ("control.send(head.pack(16, number + 1))", "an answer that means nothing"),
+        ("control.send(head.pack(99, number))", "an answer that means nothing"),
+        ("control.send(head.pack(16, number) + b'{')", "an answer that means nothing"),
+        ("control.send(head.pack(16, number) + b'[' * 100000)", "an answer that means nothing"),
+        ("control.send(head.pack(16, number) + b'[1]')", "it is no JSON object"),
+        ("control.send(head.pack(17, number) + b'no')", "an answer that means nothing"),
+        ("done(number, good | {'runtime': 'r' * 5000})", "out of range"),
+        ("done(number, good | {'more': 1})", "unknown key 'more'"),
+        ("done(number, good | {'inputs': []})", "names tensor 'x', the file has none"),
+        ("done(number, good | {'inputs': [{'name': 'x', 'shape': [1, 5], 'dtype': 'float32'}]})", "shape is"),
+        ("done(number, good | {'inputs': [{'name': 'x', 'shape': [1] * 33, 'dtype': 'float32'}]})", "is not allowed"),
+        ("done(number, good); kind, number, *_ = asked(); done(number, {'outputs': []})", "names tensor 'y'"),
+        ("", "said nothing for 1 s"),
+    ],
+)
+def test_a_host_that_lies_is_refused_and_gone(tmp_path, vendor, lie, words):
+    """Whatever a host says: an error that names the model, in time, and no process is left."""
+    python = program(tmp_path / "liar", LIAR.replace("LIE", lie))
+    with pytest.raises(ModelError, match=r"vendor 1\.0\.0 \(net\.tflite\)") as told:
+        vendor(python=python, load_deadline_s=1)
+    assert words in str(told.value)
+    running = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(python).encode() in _read(p)]
+    assert running == []
 
-    def open_one(deed, forks=True, **options):
-        text = HOST.replace("FORKS", str(forks)).replace("    DEED", textwrap.indent(deed, "    "))
-        manifest = vendor_model(tmp_path / "model")
-        given = RuntimeOptions(isolation="process", python=program(tmp_path / "host", text), **options)
-        path = manifest.folder / "net.tflite"
-        opened.append(RemoteRunner(manifest, manifest.artifacts[0], given, path))
-        return opened[-1]
 
-    yield open_one
-    for runner in opened:
-        runner._revival.close()  # first: a run that has not ended would hold the runner
+def _read(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_bool_is_true_or_false_whatever_the_host_writes(tmp_path):
+    """A byte that is neither 0 nor 1 would make a bool that is neither."""
+    manifest = make_model(tmp_path / "b", "copy", "onnx", dtype="bool")
+    runner = open_model(manifest, RuntimeOptions(isolation="process"))
+    try:
+        odd = np.array([[2, 0, 255, 1]], np.uint8).view(np.bool_)
+        assert runner.run({"x": odd})["y"].view(np.uint8).tolist() == [[1, 0, 1, 1]]
+    finally:
         runner.close()
+
+
+def hostile(folder, deed):
+    """A host that loads any model, and then does its deed after every message."""
+    return program(folder / "host", HOSTILE.replace("    DEED", textwrap.indent(deed, "    ")))
 
 
 def run(runner, times=1):
@@ -79,9 +127,9 @@ if kind == 3:
         connection.send(head.pack(16, turn))"""
 
 
-def test_a_host_that_answers_without_being_asked_stalls_nobody(hostile):
+def test_a_host_that_answers_without_being_asked_stalls_nobody(tmp_path, vendor):
     """It reads no question, so that the way there fills up: the run that finds it full ends at its deadline."""
-    said = run(hostile(ANSWERS_UNASKED, deadline_s=1.0), 50_000)
+    said = run(vendor(python=hostile(tmp_path, ANSWERS_UNASKED), deadline_s=1.0), 50_000)
     assert said is not None, "a run never ended"
     assert "took longer than 1 s" in said
 
@@ -92,8 +140,8 @@ if kind == 3:
 
 
 @pytest.mark.parametrize("status", [0x137F, 0xFFFF, -1, 0x7F000000, 9])
-def test_whatever_end_a_host_tells_of_is_an_error_of_that_run(hostile, status):
+def test_whatever_end_a_host_tells_of_is_an_error_of_that_run(tmp_path, vendor, status):
     """A wait status that no process leaves, and one that some do."""
-    said = run(hostile(LIES_ABOUT_THE_END.format(status=status)))
+    said = run(vendor(python=hostile(tmp_path, LIES_ABOUT_THE_END.format(status=status))))
     assert said is not None
     assert "its host ended" in said
