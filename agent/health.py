@@ -39,7 +39,8 @@ def judge(lanes: Iterable[LaneState], broken: Mapping[str, str]) -> Health:
         if lane.phase == "stuck":
             reasons.append(f"lane {lane.name} is stuck: no sign of life within its deadline")
         elif lane.phase == "failed":
-            reasons.append(f"lane {lane.name} failed {lane.failures} times: {lane.error}")
+            times = f"{lane.failures} time{'s' * (lane.failures != 1)}"
+            reasons.append(f"lane {lane.name} failed {times}: {lane.error}")
         else:
             continue
         unhealthy = unhealthy or lane.essential

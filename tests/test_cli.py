@@ -15,6 +15,7 @@ import wave
 import jsonschema
 import pytest
 
+from agent.cli.terminal import counted
 from tests.agents import MODELS, PIPELINES, ROOT, limpet
 
 SCHEMA = json.loads((ROOT / "docs" / "cli.schema.json").read_text())
@@ -35,6 +36,13 @@ def _lines(out, kind):
     for line in lines:
         jsonschema.validate(line, part)
     return lines
+
+
+def test_one_of_a_thing_has_no_s():
+    """And none of it has one."""
+    words = [counted(number, "event") for number in (0, 1, 2, 1.0)]
+    assert words == ["0 events", "1 event", "2 events", "1 event"]
+    assert [counted(number, "crash", "crashes") for number in (1, 3)] == ["1 crash", "3 crashes"]
 
 
 def test_infer_prints_a_line_per_file_and_fails_when_one_does(tmp_path):

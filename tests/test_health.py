@@ -21,6 +21,12 @@ def test_a_failed_camera_degrades_but_a_failed_store_is_unhealthy():
     assert judge([LaneState("store", True, "failed", 1, "full")], {}).status == "unhealthy"
 
 
+def test_failures_are_counted_in_words():
+    """Once is one time."""
+    reasons = judge([LaneState(name, False, "failed", n, "gone") for name, n in (("a", 1), ("b", 2))], {}).reasons
+    assert reasons == ("lane a failed 1 time: gone", "lane b failed 2 times: gone")
+
+
 def test_a_stuck_lane_is_named_and_its_reason_does_not_change_while_it_lasts():
     """A verdict that stays the same is equal to itself, so that it is told once."""
     health = judge([LaneState("uplink", True, "stuck", beat_age_s=61.2)], {})

@@ -168,7 +168,7 @@ def test_a_sealed_model_is_told_as_such(repo, tmp_path):
     repo("init", tmp_path / "r")
     write_public(tmp_path / "door.pub", spki(ReaderKey.generate().public.public, pem=True))
     status, said = repo("add", MODELS / "vibration", "--no-selftest", "--seal-for", tmp_path / "door.pub")
-    assert (status, "sealed for 1 keys" in said) == (0, True)
+    assert (status, "sealed for 1 key" in said) == (0, True)
     assert rows(repo)[1][0]["sealed_for"] == 1
 
 

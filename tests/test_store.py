@@ -404,7 +404,7 @@ def test_the_command_shows_what_waits(tmp_path, capsys):
         for arguments.what, arguments.json in (("stats", False), ("stats", True), ("list", False), ("list", True)):
             assert outbox_command.show(arguments, query) == 0
     shown = capsys.readouterr().out
-    assert "1 events on disk" in shown
+    assert "1 event on disk" in shown
     assert "door" in shown
 
 

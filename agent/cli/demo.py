@@ -18,6 +18,7 @@ from pathlib import Path
 from agent import __version__
 from agent.app.shelf import FACTORY_MODELS
 from agent.cli.options import Commands
+from agent.cli.terminal import counted
 from agent.clock import Clock, SystemClock
 from agent.config import load_config, load_reader
 from agent.control import ask
@@ -102,7 +103,8 @@ def _show(folder: Path, args: argparse.Namespace, for_s: float | None, stop: thr
     if died:
         log = (folder / "agent.log").read_text(errors="replace")
         raise ConfigError("the agent ended by itself; its last lines were:\n" + "\n".join(log.splitlines()[-8:]))
-    print(f"{board.total} events came back decrypted, {board.gaps} gaps, {board.refused} messages refused", flush=True)
+    lost = f"{counted(board.gaps, 'gap')}, {counted(board.refused, 'message')} refused"
+    print(f"{counted(board.total, 'event')} came back decrypted, {lost}", flush=True)
     return 0 if board.total else 1
 
 

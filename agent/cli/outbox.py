@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from agent.cli.options import Commands, add_config
+from agent.cli.terminal import counted
 from agent.control import ask
 from agent.errors import ConfigError
 from agent.reconfigure import usable_config
@@ -76,7 +77,7 @@ def show(args: argparse.Namespace, query: Query) -> int:
             break
         print(json.dumps(row) if args.json or args.what == "export" else _line(row))
         if args.what == "export" and shown and shown % 1000 == 0:
-            print(f"{shown} events", file=sys.stderr)
+            print(counted(shown, "event"), file=sys.stderr)
     return 0
 
 
@@ -91,7 +92,7 @@ def stats_words(stats: dict[str, Any]) -> list[str]:
     """What the store says of itself (`Store.stats`), for people."""
     s = stats
     lines = [
-        f"{s['state']}: {s['events']} events on disk, {s['pending']} in memory, {s['parked']} set aside",
+        f"{s['state']}: {counted(s['events'], 'event')} on disk, {s['pending']} in memory, {s['parked']} set aside",
         f"{s.get('used', 0) / 1048576:.1f} of {s['budget'] / 1048576:.0f} MiB used",
         f"since the start: {s['accepted']} accepted, {s['acknowledged']} acknowledged, {s['evicted']} dropped",
     ]

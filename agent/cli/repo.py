@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent.cli import repo_options as options
 from agent.cli.options import Commands
-from agent.cli.terminal import fleeting
+from agent.cli.terminal import counted, fleeting
 from agent.envelope.keys import ReaderPublic
 from agent.errors import ConfigError
 from agent.package import Kind
@@ -83,8 +83,8 @@ def _add(publisher: Publisher, args: argparse.Namespace) -> None:
     for words in proven.unproven:
         print(f"golden inputs not run: {words}")
     made = publisher.add_model(proven, recipients)
-    sealed = f", sealed for {len(recipients)} keys" if recipients else ""
-    print(f"added {made}: {len(made.files)} files, {made.stored_bytes} bytes{sealed}")
+    sealed = f", sealed for {counted(len(recipients), 'key')}" if recipients else ""
+    print(f"added {made}: {counted(len(made.files), 'file')}, {made.stored_bytes} bytes{sealed}")
     for entry in made.files:
         if entry.sealed is not None and (publisher.workspace.blobs / entry.sha256).exists():
             print(f"{entry.path} is no secret: the same file lies here unencrypted, from a version that was not sealed")
@@ -93,7 +93,7 @@ def _add(publisher: Publisher, args: argparse.Namespace) -> None:
 
 def _add_agent(publisher: Publisher, args: argparse.Namespace) -> None:
     made = publisher.add_agent(args.folder, args.version)
-    print(f"added {made}: {len(made.files)} files, {made.stored_bytes} bytes")
+    print(f"added {made}: {counted(len(made.files), 'file')}, {made.stored_bytes} bytes")
     _maybe_release(publisher, "agent", made.name, made.version, args)
 
 
@@ -182,7 +182,7 @@ def _publish(publisher: Publisher, args: argparse.Namespace) -> int:
         mirror = S3Mirror(args.to, args.endpoint_url)
     done = publish(publisher.roles, mirror, _progress)
     fleeting()
-    print(f"wrote {done.written} files, {done.written_bytes} bytes, to {args.to}")
+    print(f"wrote {counted(done.written, 'file')}, {done.written_bytes} bytes, to {args.to}")
     print(f"read back {done.targets} targets as a device does; all {done.blobs} blobs are there")
     return _told(Outcome(waiting, fresh=True))
 

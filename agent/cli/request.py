@@ -22,6 +22,7 @@ from typing import Any
 from agent.broker import Message
 from agent.cli.options import Commands
 from agent.cli.requestview import Lines, Page
+from agent.cli.terminal import counted
 from agent.cli.watch import DEFAULT_READER, NAMELESS_SESSION_S
 from agent.clock import SystemClock
 from agent.config import load_reader
@@ -213,7 +214,8 @@ def _dry(args: argparse.Namespace, file: ReaderFile, targets: Sequence[Target]) 
     for target in targets:
         size = len(speaker.signed(target, b"", int(time.time() * 1000)))
         print(f"would send {size} bytes to {Asked(target).topic} {json.dumps(arguments)}")
-    print(f"{len(targets)} devices, {args.parallel} at a time, until {args.abort_after} failed; nothing was sent")
+    how = f"{args.parallel} at a time, until {args.abort_after} failed"
+    print(f"{counted(len(targets), 'device')}, {how}; nothing was sent")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.cli.options import Commands, add_config
 from agent.cli.outbox import stats_words
+from agent.cli.terminal import counted
 from agent.control import ask
 from agent.papers import ages
 from agent.reconfigure import usable_config
@@ -53,7 +54,7 @@ def _configuration(told: dict[str, Any]) -> Iterator[str]:
 
 
 def _lane(lane: dict[str, Any]) -> Iterator[str]:
-    failures = f"  failed {lane['failures']} times" if lane["failures"] else ""
+    failures = f"  failed {counted(lane['failures'], 'time')}" if lane["failures"] else ""
     yield f"  {lane['name']:<32} {lane['phase']}{failures}"
     if lane["error"]:
         yield f"    ! {lane['error']}"
@@ -62,13 +63,14 @@ def _lane(lane: dict[str, Any]) -> Iterator[str]:
 def _pipeline(name: str, pipeline: dict[str, Any]) -> Iterator[str]:
     model = pipeline.get("model")
     eyes = f"{model['name']} {model['version']} on {pipeline['runtime']}" if model else "no model file"
-    counts = ", ".join(f"{pipeline[key]} {key}" for key in ("results", "cached", "gated", "events"))
-    yield f"  {name:<32} {eyes}: {counts}"
+    results, events = counted(pipeline["results"], "result"), counted(pipeline["events"], "event")
+    yield f"  {name:<32} {eyes}: {results}, {pipeline['cached']} cached, {pipeline['gated']} gated, {events}"
     if pipeline.get("demonstration"):
         yield f"    a demonstration: {pipeline['demonstration']}"
     yield from (f"    fallback: {reason}" for reason in pipeline.get("fallbacks", ()))
     if host := pipeline.get("host"):
-        counts = f"{host['starts']} starts, {host['crashes']} crashes, {host['hangs']} hangs"
+        words = (("starts", "start", ""), ("crashes", "crash", "crashes"), ("hangs", "hang", ""))
+        counts = ", ".join(counted(host[key], one, many) for key, one, many in words)
         yield f"    in a process of its own: {counts}" + (f"; the last {host['last']}" if host["last"] else "")
     if "similar" in pipeline:
         yield f"    similar pictures: {_similar(pipeline['similar'])}"
@@ -85,15 +87,17 @@ def _similar(told: dict[str, float]) -> str:
 
 def _memory(told: dict[str, float]) -> Iterator[str]:
     private_mb, resident_mb = told["private_bytes"] / 1e6, told["resident_bytes"] / 1e6
-    yield f"  {private_mb:.1f} MB private, {resident_mb:.1f} MB with files, {told['major_faults']:.0f} major faults"
+    faults = counted(told["major_faults"], "major fault")
+    yield f"  {private_mb:.1f} MB private, {resident_mb:.1f} MB with files, {faults}"
     models, budget = told.get("models_loaded", 0), told.get("models_budget_bytes", 0) / 1e6
     there_mb, again = told.get("models_loaded_bytes", 0) / 1e6, told.get("models_evictions", 0)
-    yield f"  {models:.0f} models loaded, {there_mb:.1f} of {budget:g} MB; made room {again:.0f} times"
+    yield f"  {counted(models, 'model')} loaded, {there_mb:.1f} of {budget:g} MB; made room {counted(again, 'time')}"
 
 
 def _uplink(uplink: dict[str, Any]) -> Iterator[str]:
     yield f"  {'connected to' if uplink['connected'] else 'not connected to'} {uplink['broker']}, MQTT {uplink['mqtt']}"
-    yield "  acknowledged {acked_events} events in {acked_messages} messages, refused {refused}".format_map(uplink)
+    events, messages = counted(uplink["acked_events"], "event"), counted(uplink["acked_messages"], "message")
+    yield f"  acknowledged {events} in {messages}, refused {uplink['refused']}"
     if uplink["trouble"]:
         yield f"  ! {uplink['trouble']}"
     yield from (f"  ! stream {stream} is refused: {why}" for stream, why in uplink["refusals"].items())

@@ -14,6 +14,11 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def counted(number: float, one: str, many: str = "") -> str:
+    """`1 event`, `2 events`; `many` where it is not `one` with an s."""
+    return f"{number:.0f} {one if number == 1 else many or one + 's'}"
+
+
 def fleeting(text: str = "") -> None:
     """Show `text` as the last line of standard error until the next one, or nothing; nowhere but on a terminal.
 

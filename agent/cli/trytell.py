@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from agent.cli.terminal import shown
+from agent.cli.terminal import counted, shown
 from agent.records import Finding
 from agent.tryout import Found, Tryout, smells
 
@@ -11,9 +11,8 @@ MOST_ROWS = 40
 
 def tell(tryout: Tryout, found: Sequence[Found]) -> None:
     """Print all of it."""
-    several = tryout.count > 1
-    print(f"{tryout.manifest}: {tryout.count} view{'s' * several}, {len(found)} finding{'s' * (len(found) != 1)}")
-    for line in _table(found, several=several):
+    print(f"{tryout.manifest}: {counted(tryout.count, 'view')}, {counted(len(found), 'finding')}")
+    for line in _table(found, several=tryout.count > 1):
         print(line)
     if not found:
         print(f"  {_nothing(tryout)}")
@@ -28,7 +27,7 @@ def tell(tryout: Tryout, found: Sequence[Found]) -> None:
 
 def _nothing(tryout: Tryout) -> str:
     if tryout.found:
-        return f"nothing found in the pictures that are drawn, {len(tryout.found)} findings in those between"
+        return f"nothing found in the pictures that are drawn, {counted(len(tryout.found), 'finding')} in those between"
     near = tryout.nearest.words()
     return f"nothing found: {shown(near)}" if near else "nothing found"
 
