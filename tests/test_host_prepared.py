@@ -10,30 +10,17 @@ import pytest
 
 from agent.errors import ModelError
 from agent.loading import open_model
-from agent.manifest import load_manifest
-from agent.prepared import making, prepare
-from agent.runtime.prepared import CACHE, WEIGHTS, Place, find_prepared, key_of
+from agent.runtime.prepared import CACHE, WEIGHTS, find_prepared, key_of
 from agent.runtime.remote import RemoteRunner
 from agent.settings.runtime import RuntimeOptions
+from tests import prepared_files
+from tests.prepared_files import FORMS
 from tests.vendors import SHIM, program
-from tools.bench.weights import write_heavy
 
 APART = RuntimeOptions(isolation="process")
 FILE = {"onnx": WEIGHTS, "tflite": CACHE}
-
-
-@pytest.fixture(scope="module", params=["onnx", "tflite"])
-def ready(request, tmp_path_factory):
-    """A dense int8 model of 8 MB, and a folder with its prepared files."""
-    folder = tmp_path_factory.mktemp(request.param)
-    manifest = load_manifest(write_heavy(folder / "model", "dense", request.param, 8))
-    place = Place(folder / "prepared")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "SLOWER", 1000.0)  # a busy machine decides nothing here
-        patch.setattr(making, "RUN_S", 0.05)
-        outcome = prepare(manifest, manifest.artifacts[0], place)
-    assert outcome.state == "made", outcome.reason
-    return manifest, place, FILE[request.param]
+ready = pytest.fixture(prepared_files.ready, params=FORMS, scope="module")
+copied = pytest.fixture(prepared_files.copied)
 
 
 @pytest.fixture
@@ -58,12 +45,12 @@ def answer(runner):
 
 def test_the_answers_are_those_of_a_plain_load_and_the_weights_are_mapped(ready, opened):
     """Bit for bit, and the workers' pages are those of the prepared file."""
-    manifest, place, file = ready
+    manifest, place, _ = ready
     apart = opened(manifest, APART, prepared=place)
     assert answer(apart) == answer(opened(manifest))
     assert apart.info.prepared == find_prepared(place.folder, key_of(manifest.artifacts[0])).recipe
     top = apart._revival._hosting.pid
-    assert file in Path(f"/proc/{top}/maps").read_text()
+    assert FILE[manifest.artifacts[0].format] in Path(f"/proc/{top}/maps").read_text()
 
 
 def test_two_workers_give_the_same_answers_from_them(ready, opened):
@@ -79,14 +66,15 @@ def test_two_workers_give_the_same_answers_from_them(ready, opened):
     assert told[0] == told[1] == opened(manifest).run(fed)["y"].tobytes()
 
 
-def test_a_host_that_is_started_again_looks_at_them_again(ready, opened):
+def test_a_host_that_is_started_again_looks_at_them_again(copied):
     """Files that were damaged meanwhile are left out: the runtimes would use them, and answer wrongly."""
-    manifest, place, file = ready
+    manifest, place = copied
     artifact, now_s = manifest.artifacts[0], [0.0]
     found = find_prepared(place.folder, key_of(artifact))
     path = manifest.folder / artifact.file
     runner = RemoteRunner(manifest, artifact, APART, path, prepared=found, mono_s=lambda: now_s[0])
-    damaged, good = found.files[file], found.files[file].read_bytes()
+    damaged = found.files[FILE[artifact.format]]
+    good = damaged.read_bytes()
     try:
         first = answer(runner)
         os.kill(runner._revival._hosting.pid, signal.SIGKILL)
@@ -101,7 +89,6 @@ def test_a_host_that_is_started_again_looks_at_them_again(ready, opened):
         assert runner.info.host.starts == 2
     finally:
         runner.close()
-        damaged.write_bytes(good)
 
 
 def test_another_python_loads_plainly_and_says_why(ready, opened, tmp_path):

@@ -4,23 +4,20 @@ import pytest
 
 from agent.depot import collect
 from agent.loading import PREPARED, open_model
-from agent.prepared import making
 from agent.runtime.prepared import Place, key_of
 from agent.settings.updates import UpdatesConfig
 from agent.stock import Stock
 from agent.updates.preparing import Preparer
+from tests import prepared_files
 from tests.candidates import change, publish
+from tests.prepared_files import configured
 from tests.test_sealed_models import _key, _put_sealed
 from tools.bench.weights import write_heavy
 
 NAME = "heavy-dense"
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Speed is not judged here."""
-    monkeypatch.setattr(making, "SLOWER", 1000.0)
-    monkeypatch.setattr(making, "RUN_S", 0.05)
+any_pace = pytest.fixture(prepared_files.any_pace, autouse=True)
 
 
 class Site:
@@ -28,10 +25,10 @@ class Site:
 
     def __init__(self, folder, **settings):
         self.folder, self.place = folder, Place(folder / "prepared")
-        (folder / "limpet.toml").write_text('schema = 1\n[models]\nprepared = "prepared"\n')
         self.config = UpdatesConfig(folder=folder / "depot", **settings)
         self.config.folder.mkdir()
-        self.preparer, self.stock = Preparer(folder / "limpet.toml", self.config), Stock(self.config)
+        self.preparer = Preparer(configured(folder, "prepared"), self.config)
+        self.stock = Stock(self.config)
 
     def publish(self, version, seed=0):
         folder = write_heavy(self.folder / version, "dense", "tflite", 8, seed=seed, version=version)

@@ -4,6 +4,7 @@ import pytest
 
 from agent.prepared import making, prepare
 from agent.runtime.prepared import Place
+from tests import prepared_files
 from tests.realdata import ROOT, needed
 from tests.test_real_runtime import described
 
@@ -18,14 +19,13 @@ REASONS = {
     "str_ww_ref_model.tflite": "failed with status",
 }
 """Operators with outputs of unknown shape, or with state inside: the compiled model cannot, the interpreter can."""
+any_pace = pytest.fixture(prepared_files.any_pace, autouse=True)
 
 
 @pytest.fixture(autouse=True)
 def all_are_worth_it(monkeypatch):
     """These models are small."""
     monkeypatch.setattr(making, "GAIN", -1000.0)
-    monkeypatch.setattr(making, "SLOWER", 1000.0)
-    monkeypatch.setattr(making, "RUN_S", 0.05)
 
 
 def prepared(tmp_path, name):
