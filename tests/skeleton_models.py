@@ -1,4 +1,4 @@
-"""ONNX models that answer the same to every input, in the shapes of public families: made to be guessed.
+"""ONNX models that answer the same to every input, in the shapes of public families: made to be guessed, and looked at.
 
 They look at their input (its mean times zero is added), so that no runtime can leave it out.
 """
@@ -6,6 +6,17 @@ They look at their input (its mean times zero is added), so that no runtime can 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from agent.inference import Inference
+from agent.loading import open_model
+from agent.skeleton import guessed
+from pipelines.image import image_view
+
+GREY = image_view(np.full((480, 640, 3), 128, np.uint8))
+BOX_IN_640 = (320, 240, 100, 50)
+"""Centre and size in a letterboxed picture of 640 x 640."""
+WHERE = (270, 135, 370, 185)
+"""The same in the source, 640 x 480, which has 80 pixels of border above."""
 
 
 def write_fixed(folder, outputs, *, shape=(1, 3, 640, 640), dtype="float32", name="fixed", notes=None, declared=None):
@@ -53,3 +64,20 @@ def columns(count, classes, found, *, extra=0, seed=0):
         table[row, 4 : 4 + extra] = 1.0
         table[row, 4 + extra + number] = 0.9
     return table
+
+
+def looked(folder, path, view=GREY):
+    """What the guessed manifest makes of a view."""
+    described = folder / "described"
+    described.mkdir(exist_ok=True)
+    manifest = guessed(path, described)
+    runner = open_model(manifest, artifact_root=path.parent)
+    try:
+        return manifest, Inference(manifest, runner)(view).findings
+    finally:
+        runner.close()
+
+
+def near(finding, label, box):
+    assert finding.label == label
+    assert np.abs(np.subtract(finding.box, box)).max() < 2.0, finding
