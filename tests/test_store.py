@@ -71,7 +71,7 @@ def test_what_was_just_written_is_handed_out_while_the_disk_is_busy(tmp_path):
     """With an uplink there, a new event comes from memory; older ones, and those set aside, are asked of the disk."""
     with open_store(tmp_path) as store, running(store.run):
         store.accept(draft(i=0)).wait(5)
-        store.watch(lambda: None)
+        store.watch(lambda _urgent: None)
         tickets = [store.accept(draft(i=i)) for i in (1, 2)]
         assert all(ticket.wait(5) for ticket in tickets)
         with store._keeper.db.lock:

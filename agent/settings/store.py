@@ -21,6 +21,9 @@ class StoreSettings:
     """Most that database and write-ahead log may take together, MiB; less when the disk has less room at the start."""
     routine_wait_s: Annotated[float, Range(0, 3600)] = 30.0
     """Longest that a routine event may wait in memory before it is written, seconds (T in docs/delivery.md)."""
+    gather_s: Annotated[float, Range(0, 10)] = 0.05
+    """After a pause a critical event is written at once; what comes within this time after it shares one commit,
+    seconds."""
     pending_mib: Annotated[float, Range(0.25, 1024)] = 8.0
     """Most that events not yet written may take in memory, MiB, for instance while the disk refuses to write."""
     event_kib: Annotated[int, Range(1, 1024)] = 128

@@ -45,6 +45,10 @@ class UplinkConfig:
     """Largest message, KiB; the broker may allow less. A larger event is set aside with its reason."""
     batch_events: Annotated[int, Range(1, 1000)] = 500
     """Most events of one stream in a batch, when a backlog drains."""
+    gather_s: Annotated[float, Range(0, 10)] = 0.05
+    """After a pause an event is sent at once; what comes within this time after it travels together, seconds."""
+    gather_routine_s: Annotated[float, Range(0, 300)] = 1.0
+    """The same while all that waits is routine, seconds."""
     park_after: Annotated[int, Range(1, 100)] = 4
     """Refusals of one event after which it is set aside, so that it does not hold up the others."""
     refusal_wait_s: Annotated[float, Range(0.05, 600)] = 2.0

@@ -130,8 +130,8 @@ class Store:
         """Let every event that was set aside try again."""
         self._book.unpark()
 
-    def watch(self, watcher: Callable[[], None] | None) -> None:
-        """Call `watcher`, which must not block, whenever there is something new to take."""
+    def watch(self, watcher: Callable[[bool], None] | None) -> None:
+        """Call `watcher`, which must not block, whenever there is something new to take; True: not only routine."""
         self._book.watcher = watcher
 
     @property

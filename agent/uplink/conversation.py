@@ -17,8 +17,9 @@ from agent.clock import Clock
 from agent.envelope import EpochSpentError, KeyEnvelope, MessageType, Topics, Zip
 from agent.errors import EnvelopeError, UplinkError
 from agent.settings.uplink import UplinkConfig
+from agent.uplink.gathering import Gathering
 from agent.uplink.keyring import Keyring
-from agent.uplink.queue import Group, Queue, Source
+from agent.uplink.queue import BUSY_S, Group, Queue, Source
 from agent.uplink.refusals import Refusals
 from agent.uplink.requests import Requests, Told
 from agent.uplink.tally import Tally
@@ -54,7 +55,7 @@ class Outbox(Source, Protocol):
     def acknowledge(self, ns: list[int]) -> None: ...
     def park(self, n: int, reason: str) -> None: ...
     def unpark(self) -> None: ...
-    def watch(self, watcher: Callable[[], None] | None) -> None: ...
+    def watch(self, watcher: Callable[[bool], None] | None) -> None: ...
     def remember(self, key: str, text: str) -> bool: ...
     def recall(self, key: str) -> str: ...
 
@@ -91,6 +92,7 @@ class Conversation:
         outbox: Outbox,
         sealer: Sealing,
         refusals: Refusals,
+        gathering: Gathering,
         tally: Tally,
         clock: Clock,
         *,
@@ -107,8 +109,9 @@ class Conversation:
         self._window = 1 if careful else granted.window
         self._most_bytes = min(config.message_kib << 10, granted.packet_bytes) - ROOM
         self._refusals = refusals
+        self._gathering = gathering
         most = config.batch_events if sealer.batches and not careful else 1
-        self._queue = Queue(outbox, config, self._refusals, most, self._most_bytes - ROOM)
+        self._queue = Queue(outbox, config, refusals, gathering, most, self._most_bytes - ROOM)
         self._keyring = Keyring(outbox, config.key_retention_s, clock)
         self._under: dict[int, Under] = {}
         self._control: dict[int, str] = {}
@@ -149,12 +152,19 @@ class Conversation:
                 break
             self._send_events()
             self._keep_up()
-            now_s = self._clock.mono_s()
-            waits = [TURN_S, self._queue.wait_s(now_s), 0.1 if self._queue.busy else TURN_S]
-            if self._paused_s > now_s:
-                waits = [min(TURN_S, self._paused_s - now_s)]
-            self._turn(min(waits))
+            self._turn(self._rest_s(self._clock.mono_s()))
+            self._gathering.awake()
+        else:
+            self._gathering.again(self._clock.mono_s())
+            self._send_events()
         self._farewell(beat)
+
+    def _rest_s(self, now_s: float) -> float:
+        """How long nothing is to be done but to listen to the broker, if nobody wakes this lane."""
+        if self._paused_s > now_s:
+            return min(TURN_S, self._paused_s - now_s)
+        wait_s = min(BUSY_S if self._queue.busy else TURN_S, self._queue.wait_s(now_s))
+        return self._gathering.asleep(now_s, wait_s) if len(self._under) < self._window else wait_s
 
     def _turn(self, wait_s: float) -> None:
         if not self._link.turn(wait_s):

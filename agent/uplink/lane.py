@@ -16,6 +16,7 @@ from agent.clock import Clock, SystemClock
 from agent.errors import ConfigError, UplinkError
 from agent.settings.uplink import UplinkConfig
 from agent.uplink.conversation import Conversation, Outbox, Sealing, Subject, status
+from agent.uplink.gathering import Gathering
 from agent.uplink.refusals import Refusals
 from agent.uplink.requests import PACKET_BYTES, UNANSWERED
 from agent.uplink.tally import Tally
@@ -60,6 +61,7 @@ class Uplink:
         self._clock = clock or SystemClock()
         self._tally = Tally(delivered)
         self._refusals = Refusals(config)
+        self._gathering = Gathering(config.gather_s, config.gather_routine_s)
         self._link: Connection | None = None
         self._careful = False
         self._strikes: dict[int, int] = {}
@@ -104,15 +106,15 @@ class Uplink:
             beat()
             self._retry_parked()
             conversation = Conversation(
-                link, granted, self._config, self._subject, self._outbox, sealer, self._refusals, self._tally,
-                self._clock, careful=self._careful,
+                link, granted, self._config, self._subject, self._outbox, sealer, self._refusals, self._gathering,
+                self._tally, self._clock, careful=self._careful,
             )  # fmt: skip
             self._tally.connected(now=True)
             backoff.started(self._clock.mono_s())
             resumed = "resumed" if granted.present else "new"
             log.info("uplink=connected broker=%s session=%s", self._config.broker, resumed)
             self._link = link
-            self._outbox.watch(self._wake)
+            self._outbox.watch(self._accepted)
             try:
                 conversation.run(stop, beat)
             except UplinkError as exc:
@@ -152,6 +154,10 @@ class Uplink:
         if self._unparked_s is None or now_s - self._unparked_s >= self._config.park_retry_s:
             self._unparked_s = now_s
             self._outbox.unpark()
+
+    def _accepted(self, urgent: bool) -> None:
+        if self._gathering.tell(urgent=urgent, now_s=self._clock.mono_s()):
+            self._wake()
 
     def _wake(self) -> None:
         link = self._link

@@ -1,9 +1,9 @@
 """What goes out next: two ordered sequences, live before backlog, neither starving the other.
 
 At the start of a connection everything accepted so far is backlog and goes out in batches of one stream; what is
-accepted later is live and goes out one by one at once. When live events wait in numbers, they become backlog. Entries
-are read in order with a cursor per sequence; those that must wait are passed over, and the cursors start over when
-their time has come.
+accepted later is live and goes out when `gathering` lets it: at once after a pause, else with its like. When live
+events wait in numbers, they become backlog. Entries are read in order with a cursor per sequence; those that must wait
+are passed over, and the cursors start over when their time has come.
 """
 
 from collections import deque
@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.settings.uplink import UplinkConfig
+from agent.uplink.gathering import Gathering
 from agent.uplink.refusals import Refusals
 
 FOREVER_S = float("inf")
+BUSY_S = 0.1
+"""How long to leave a store alone that could not be asked, seconds."""
 AHEAD = 4
 """Batches read at a time: each reading may have to wait until the store has committed something."""
 
@@ -72,9 +75,13 @@ class Group:
 class Queue:
     """The two sequences of one connection."""
 
-    def __init__(self, source: Source, config: UplinkConfig, refusals: Refusals, most: int, group_bytes: int) -> None:
+    def __init__(
+        self, source: Source, config: UplinkConfig, refusals: Refusals, gathering: Gathering, most: int,
+        group_bytes: int,
+    ) -> None:  # fmt: skip
         """`most` is the largest number of events in a message, `group_bytes` the largest sum of their bodies."""
         self._source = source
+        self._gathering = gathering
         self._config = config
         self._refusals = refusals
         self._most = most
@@ -105,7 +112,10 @@ class Queue:
             group = self._next_live(now_s, free)
             if group is not None:
                 return group
-        return self._next_backlog(now_s)
+        group = self._next_backlog(now_s)
+        if group is None and self._backlog_waits():  # live events wait behind it, and must not be asked for in a circle
+            self._gathering.blocked(now_s + BUSY_S)
+        return group
 
     def wait_s(self, now_s: float) -> float:
         """How long until something that was passed over may be tried again."""
@@ -136,17 +146,24 @@ class Queue:
         return bool(self._ready) or self._backlog < self._mark
 
     def _next_live(self, now_s: float, free: int) -> Group | None:
-        if not self._live_ready:
-            entries = self._take(self._live, free, None)
-            if not entries:
-                return None
-            if len(entries) == free and not self._backlog_waits() and self._source.last_n - entries[-1].n > free:
+        if not self._live_ready and self._gathering.take_turn(now_s):
+            most = max(free, self._most)
+            entries = self._take(self._live, most, None)
+            if entries is None:
+                self._gathering.again(now_s + BUSY_S)
+            elif len(entries) == most and not self._backlog_waits() and self._source.last_n - entries[-1].n > most:
                 self._backlog, self._live = self._live, self._source.last_n
                 self._mark = self._live
-                return None
-            self._live = entries[-1].n
-            self._live_ready.extend(Group.of([e]) for e in self._going(entries, now_s))
+            elif entries:
+                self._bring_live(entries, now_s)
+                if len(entries) == most:
+                    self._gathering.again(now_s)
         return self._still_good(self._live_ready, now_s)
+
+    def _bring_live(self, entries: Sequence[Entry], now_s: float) -> None:
+        self._live = entries[-1].n
+        self._live_ready.extend(self._grouped(self._going(entries, now_s)))
+        self._gathering.went(now_s)
 
     def _next_backlog(self, now_s: float) -> Group | None:
         while self._backlog_waits():

@@ -1,0 +1,133 @@
+"""Dense events share commits and messages; the first after a pause, and one that somebody waits for, goes at once."""
+
+import time
+
+import pytest
+
+from agent.uplink.gathering import Gathering
+from tests.broker import listening, mosquitto
+from tests.lite import Keys, Listener, draft, make_uplink, open_store, running, until
+
+
+def test_the_first_after_a_pause_may_go_at_once():
+    """And the lane is woken for it only when it would sleep longer."""
+    pace = Gathering(0.05, 1.0)
+    assert pace.asleep(100.0, 1.0) == 1.0
+    assert pace.tell(urgent=True, now_s=100.2)
+    assert pace.take_turn(100.2)
+    assert not pace.take_turn(100.3), "nothing came since"
+
+
+@pytest.mark.parametrize(("urgent", "apart_s"), [(True, 0.05), (False, 1.0)])
+def test_what_follows_waits_for_the_end_of_the_while(urgent, apart_s):
+    """Counted from the last live message; the lane sleeps until then, and is not woken again."""
+    pace = Gathering(0.05, 1.0)
+    pace.went(100.0)
+    assert not pace.tell(urgent=urgent, now_s=100.01), "the lane is awake and looks by itself"
+    assert not pace.take_turn(100.0 + apart_s - 0.001)
+    assert pace.asleep(100.02, 5.0) == pytest.approx(apart_s - 0.02)
+    assert not pace.tell(urgent=urgent, now_s=100.03), "it wakes in time"
+    assert pace.take_turn(100.0 + apart_s)
+
+
+def test_an_urgent_event_takes_waiting_routine_ones_along():
+    """The lane, asleep for the routine ones, is woken for it."""
+    pace = Gathering(0.05, 1.0)
+    pace.went(100.0)
+    pace.tell(urgent=False, now_s=100.1)
+    assert pace.asleep(100.1, 5.0) == pytest.approx(0.9)
+    assert pace.tell(urgent=True, now_s=100.2)
+    assert pace.take_turn(100.2)
+
+
+def test_what_is_blocked_is_not_asked_for_in_a_circle():
+    """Due events behind something that cannot go let the lane sleep."""
+    pace = Gathering(0.05, 1.0)
+    pace.tell(urgent=True, now_s=100.0)
+    pace.blocked(100.1)
+    assert pace.asleep(100.0, 5.0) == pytest.approx(0.1)
+    pace.take_turn(100.1)
+    pace.blocked(100.2)
+    assert pace.asleep(100.1, 5.0) == 5.0, "nothing is due any more"
+
+
+def test_dense_critical_events_share_commits(tmp_path):
+    """A hundred events in half a second: the first at once, the rest in a handful of commits, all durable in time."""
+    with open_store(tmp_path, gather_s=0.1) as store, running(store.run):
+        commits, first = _commits(store), None
+        for i in range(100):
+            ticket = store.accept(draft(i=i))
+            first = first or ticket
+            time.sleep(0.005)
+            if i == 8:
+                assert first.state == "durable", "the first was not kept waiting"
+        until(lambda: ticket.state == "durable")
+        assert 3 <= len(commits) <= 15
+        assert sum(commits) == 100
+
+
+def test_an_event_that_somebody_waits_for_is_written_at_once(tmp_path):
+    """However long the others gather."""
+    with open_store(tmp_path, gather_s=10.0) as store, running(store.run):
+        assert store.accept(draft()).wait(5)
+        begun_s = time.monotonic()
+        gathered, awaited = store.accept(draft(i=1)), store.accept(draft(i=2))
+        assert awaited.wait(5)
+        assert gathered.state == "durable"
+        assert time.monotonic() - begun_s < 5
+
+
+def test_a_full_commit_does_not_wait(tmp_path):
+    """Events that fill a commit are written, however long they might gather."""
+    with open_store(tmp_path, gather_s=10.0) as store, running(store.run):
+        assert store.accept(draft()).wait(5)
+        tickets = [store.accept(draft(i=i, size=60_000)) for i in range(6)]
+        until(lambda: tickets[0].state == "durable")
+
+
+def test_dense_events_share_messages(tmp_path):
+    """Routine events of two streams travel as a few batches, each stream in order; a critical one takes them along."""
+    keys = Keys()
+    with mosquitto(tmp_path) as broker, open_store(tmp_path / "outbox") as store, listening(broker) as link:
+        listener = Listener(link, keys.opener())
+        uplink = make_uplink(broker.uplink(gather_routine_s=60.0), store, keys)
+        with running(store.run, uplink.run):
+            until(lambda: uplink.stats()["connected"])
+            store.accept(draft("door", i=0, event_class="routine"))
+            assert listener.read(lambda: len(listener.events) == 1), "the first goes at once"
+            for i in range(1, 40):
+                store.accept(draft(("door", "gate")[i % 2], i=i, event_class="routine"))
+                time.sleep(0.005)
+            assert uplink.stats()["sent_events"] == 1
+            store.accept(draft("door", i=40))
+            assert listener.read(lambda: len(listener.events) == 41)
+        assert listener.seqs("door") == list(range(21))
+        assert listener.seqs("gate") == list(range(20))
+        assert uplink.stats()["sent_messages"] == 3
+
+
+def test_what_gathers_at_a_stop_is_still_sent(tmp_path):
+    """The uplink's last act is to send what waits."""
+    keys = Keys()
+    with mosquitto(tmp_path) as broker, open_store(tmp_path / "outbox") as store, listening(broker) as link:
+        listener = Listener(link, keys.opener())
+        uplink = make_uplink(broker.uplink(gather_routine_s=60.0), store, keys)
+        with running(store.run, uplink.run):
+            until(lambda: uplink.stats()["connected"])
+            for i in range(5):
+                store.accept(draft(i=i, event_class="routine"))
+                time.sleep(0.02)
+        assert listener.read(lambda: len(listener.events) == 5)
+
+
+def _commits(store):
+    """How many events each commit writes, from now on."""
+    sizes, settled = [], store._book.settled
+
+    def noted(batch, outcome):
+        if batch.inserts:
+            sizes.append(len(batch.inserts))
+        settled(batch, outcome)
+
+    store._book.settled = noted
+    return sizes
