@@ -11,23 +11,12 @@ import pytest
 from agent.catalogue import proved
 from agent.cli import main
 from agent.registry import installed
-from tests.fault_server import FaultServer
-from tests.shop import COMMIT, PLACE, edit, left, limpet, make_entry
+from tests import shops
+from tests.console import limpet
+from tests.shops import COMMIT, PLACE, edit, left, make_entry
 from tests.tiny_models import make_model
 
-
-@pytest.fixture
-def shop(tmp_path):
-    """A catalogue of one model, and its bytes."""
-    catalogue = tmp_path / "catalogue"
-    return catalogue, make_entry(catalogue)
-
-
-@pytest.fixture
-def mirror(shop):
-    with FaultServer() as server:
-        server.files[PLACE] = shop[1]
-        yield server
+shop, mirror = pytest.fixture(shops.shop), pytest.fixture(shops.mirror)
 
 
 @pytest.fixture

@@ -15,26 +15,15 @@ from agent.catalogue import add as add_entry
 from agent.catalogue.carrier import opened
 from agent.errors import ModelError
 from agent.registry import installed
+from tests import shops
+from tests.console import limpet
 from tests.fault_server import Fault, FaultServer
-from tests.shop import BALLAST, COMMIT, PLACE, left, limpet, make_entry
+from tests.shops import BALLAST, COMMIT, PLACE, left, make_entry
 from tests.test_fetch import certificate
 from tests.tiny_models import make_model
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture
-def shop(tmp_path):
-    """A catalogue of one model, and its bytes."""
-    catalogue = tmp_path / "catalogue"
-    return catalogue, make_entry(catalogue)
-
-
-@pytest.fixture
-def mirror(shop):
-    with FaultServer() as server:
-        server.files[PLACE] = shop[1]
-        yield server
+shop, mirror = pytest.fixture(shops.shop), pytest.fixture(shops.mirror)
 
 
 @pytest.fixture

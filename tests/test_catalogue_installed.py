@@ -12,8 +12,9 @@ import pytest
 from agent.catalogue import proved
 from agent.errors import ModelError
 from agent.registry import installed, verified
+from tests.console import limpet
 from tests.fault_server import FaultServer
-from tests.shop import PLACE, limpet, make_entry
+from tests.shops import PLACE, make_entry
 from tests.test_install import ROOT, able, checkout, image, mode  # noqa: F401
 from tests.tiny_models import make_model
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from agent.app.shelf import FACTORY_MODELS
-from agent.cli import main
 from agent.errors import ModelError
 from agent.manifest import load_manifest
 from agent.skeleton import skeleton
+from tests.console import limpet
 from tests.tiny_models import FORMATS, make_model, write_model
 
 SCHEMA = json.loads((Path(__file__).resolve().parent.parent / "docs" / "models.schema.json").read_text())
@@ -30,12 +30,6 @@ def shelf(tmp_path):
     (folder / "bad").mkdir()
     (folder / "bad" / "model.toml").write_text("schema = 9")
     return folder
-
-
-def limpet(capsys, *words):
-    status = main(["models", *map(str, words)])
-    out = capsys.readouterr()
-    return status, out.out, out.err
 
 
 def rows(text):

@@ -13,6 +13,7 @@ from agent.cli import main
 from agent.depot import FACTORY, folder_of, read_state
 from agent.updates.jobs import Book
 from agent.updates.spool import work_local
+from tests import console
 from tests.agents import ROOT
 from tests.candidates import PIPELINE, change, offer, publish, write_candidate
 
@@ -44,10 +45,8 @@ def place(tmp_path):
 
 
 def limpet(capsys, place, *words):
-    """Status and output of `limpet models WORDS` with the place's configuration."""
-    status = main(["models", "--config", str(place / "limpet.toml"), *words])
-    out = capsys.readouterr()
-    return status, out.out, out.err
+    """`limpet models WORDS` with the place's configuration."""
+    return console.limpet(capsys, "--config", place / "limpet.toml", *words)
 
 
 def letters(place):

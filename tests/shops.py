@@ -1,10 +1,13 @@
-"""A catalogue of one tiny model of our own, and a web server that has its file: public models in small."""
+"""A catalogue of one tiny model of our own, and a web server that has its file: public models in small.
+
+A test file makes the fixtures its own: `shop, mirror = pytest.fixture(shops.shop), pytest.fixture(shops.mirror)`.
+"""
 
 import hashlib
 
 import numpy as np
 
-from agent.cli import main
+from tests.fault_server import FaultServer
 from tests.tiny_models import make_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -12,6 +15,19 @@ PLACE = f"acme/models/{COMMIT}/deep/copy.onnx"
 """Where a mirror has the file."""
 BALLAST = f"acme/models/{COMMIT}/deep/ballast.bin"
 LICENCE = 'id = "{}"\ntext = "github:acme/models@' + COMMIT + ':LICENSE"\nattribution = "Acme and others"\n'
+
+
+def shop(tmp_path):
+    """A catalogue of one model, and its bytes."""
+    catalogue = tmp_path / "catalogue"
+    return catalogue, make_entry(catalogue)
+
+
+def mirror(shop):
+    """A server from which that model can be fetched."""
+    with FaultServer() as server:
+        server.files[PLACE] = shop[1]
+        yield server
 
 
 def make_entry(catalogue, name="tiny", *, licence="MIT", commit=COMMIT, wrong_answer=False, ballast=b""):
@@ -52,13 +68,6 @@ def edit(path, old, new):
     text = path.read_text()
     assert text.count(old) == 1, (old, text)
     path.write_text(text.replace(old, new))
-
-
-def limpet(capsys, *words):
-    """`limpet models ...`: exit status, standard output, standard error."""
-    status = main(["models", *map(str, words)])
-    out = capsys.readouterr()
-    return status, out.out, out.err
 
 
 def left(root):
