@@ -78,3 +78,13 @@ def wav_bytes(data, **lies):
 def tone(hz, rate, seconds, level=0.5):
     """float64 [n], a sine."""
     return level * np.sin(2 * np.pi * hz * np.arange(round(rate * seconds)) / rate)
+
+
+def write_wav(path, signal, rate):
+    """One channel; `signal` in steps of 16 bits."""
+    path.write_bytes(wav_bytes(np.asarray(signal).astype("<i2").tobytes(), rate=rate, byte_rate=2 * rate))
+
+
+def write_tone(path, seconds, rate=16000):
+    """440 Hz, at a quarter of full scale."""
+    write_wav(path, tone(440, rate, seconds, level=8000), rate)

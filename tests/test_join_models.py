@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import wave
 
 import numpy as np
 import onnx
@@ -14,6 +13,7 @@ from agent.inference import Inference
 from agent.loading import open_model
 from agent.manifest import load_manifest
 from agent.views import views
+from tests.recordings import write_wav
 from tools import join_models
 
 RATE, HOP, SAMPLES = 16_000, 1280, 1760
@@ -122,14 +122,6 @@ def _one_after_the_other(folder, signal):
     return np.array(scores)
 
 
-def _wav(path, signal):
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(signal.astype("<i2").tobytes())
-
-
 @pytest.fixture(scope="module")
 def signal():
     return np.random.default_rng(1).normal(0, 3000, 6 * RATE).clip(-32768, 32767).astype(np.int16)
@@ -142,7 +134,7 @@ def _opened(folder):
 
 def test_the_joined_model_gives_the_scores_of_the_files_in_a_row(folder, signal):
     """From the first hop on, every score of every head, over six seconds."""
-    _wav(folder / "noise.wav", signal)
+    write_wav(folder / "noise.wav", signal, RATE)
     infer = _opened(folder)
     scores = [infer(view).outputs["scores"].ravel() for view in views(infer.manifest, folder / "noise.wav")]
     expected = _one_after_the_other(folder, signal)
@@ -166,7 +158,7 @@ def test_the_manifest_says_how_the_stream_is_cut_and_when_it_is_believed(folder)
 
 def test_words_come_out_once(folder, signal):
     """Loud and quiet seconds: findings only from the decoder's threshold on, one per word, none before it settled."""
-    _wav(folder / "noise.wav", signal)
+    write_wav(folder / "noise.wav", signal, RATE)
     infer = _opened(folder)
     seen = [infer(view).findings for view in views(infer.manifest, folder / "noise.wav")]
     told = [(finding.label, finding.interval[1]) for findings in seen for finding in findings]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import wave
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from agent.errors import ModelError
 from agent.records import Finding, View
 from pipelines import make_step
 from pipelines.chain import Chain, make_posts
+from tests.recordings import write_wav
 
 LABELS = ("silence", "speech", "dog", "alarm")
 SEEN = View(np.empty(0), 10.0, 12.0)
@@ -195,9 +195,7 @@ def _soundscape(path):
     signal = np.random.default_rng(0).normal(0, 100, len(t_s))
     for hz, begin, end in ((120, 2, 9), (440, 4, 6), (1760, 10, 10.2)):
         signal += 6000 * np.sin(2 * np.pi * hz * t_s) * ((t_s >= begin) & (t_s < end))
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, RATE, 0, "NONE", ""))
-        file.writeframes(signal.astype("<i2").tobytes())
+    write_wav(path, signal, RATE)
 
 
 def test_sounds_that_overlap_become_one_event_each(tmp_path, capsys):
