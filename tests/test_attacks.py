@@ -31,6 +31,7 @@ runtime = "run"
 pipelines = ["pipes"]
 [store]
 folder = "outbox"
+key_file = "store.key"
 [models]
 folders = ["models"]
 [envelope]

@@ -9,6 +9,7 @@ from pathlib import Path
 from agent.app.assembly import assemble
 from agent.app.shelf import Shelf
 from agent.cli.options import Commands, add_config
+from agent.cli.writable import judged, places
 from agent.clock import SystemClock
 from agent.commands import Holders
 from agent.config import Config, PipelineFile, load_config, load_pipelines, load_sources
@@ -69,6 +70,7 @@ def look(path: Path) -> Iterator[Checked]:
     yield from _problems("pipeline", bad_files)
     yield from _identity(config)
     yield from _problems("from afar:", standing(path)[2])
+    yield from _folders(config, path)
     if config.commands.enabled:
         yield _try("keys of commands", lambda: _command_keys(config))
     yield _try("compression", lambda: batch_zip(config.envelope))
@@ -113,6 +115,12 @@ def _identity(config: Config) -> Iterator[Checked]:
     yield _try("trust anchors", papers.check_anchors)
     for name, certificate in papers.status().items():
         yield Checked(f"{name} certificate {ages(certificate)}", certificate["trouble"])
+
+
+def _folders(config: Config, path: Path) -> Iterator[Checked]:
+    """Where the agent, as its own user, must be able to write."""
+    for place in places(config, path):
+        yield Checked(f"{place.what} in {place.path}", *judged(place))
 
 
 def _command_keys(config: Config) -> None:
