@@ -1,12 +1,48 @@
-"""Packages with plugins, installed as pip would: files, METADATA, entry_points.txt and RECORD."""
+"""Packages with plugins, installed as pip would: files, METADATA, entry_points.txt and RECORD.
+
+A test file makes the fixtures its own: `place = pytest.fixture(plugins.place)`.
+"""
 
 import base64
 import hashlib
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
+from agent.plugins import adopt
+from agent.settings.plugins import PluginsConfig
+
 EXAMPLE = Path(__file__).resolve().parent / "plugin_example"
+STEP = """
+from dataclasses import dataclass
+LIMPET_API = 1
+@dataclass(frozen=True, slots=True)
+class Same:
+    def __call__(self, view, /):
+        return view
+"""
+ENTRY = {"limpet.steps": {"pre.same": "extra:Same"}}
+
+
+def forget():
+    """Each test begins and ends without plugins and without their modules."""
+    path = list(sys.path)
+    yield
+    adopt(PluginsConfig())
+    sys.path[:] = path
+    for name in [name for name in sys.modules if name.partition(".")[0] in {"extra", "other", "limpet_example"}]:
+        del sys.modules[name]
+
+
+def place(tmp_path):
+    """The folder in which packages are installed."""
+    return tmp_path / "site"
+
+
+def allow(place, *names):
+    """The settings that allow these packages."""
+    return PluginsConfig(allow=names, folder=place)
 
 
 def install_example(site: Path) -> Path:
