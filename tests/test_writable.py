@@ -123,10 +123,15 @@ def test_groups_count_and_closed_ways_are_named(config, service):
 
 
 def test_what_systemd_makes_is_left_to_it_and_what_it_forbids_is_said(config, service):
-    """Before the first start its folders are not there; elsewhere the unit must be told."""
+    """Before the first start its folders are not there, or are root's; elsewhere the unit must be told."""
     config.write_text(config.read_text().replace('"outbox"', '"state/outbox"'))
     assert service()["the outbox"] == ("", "")
     assert service()["the control socket"] == ("", "")
+    (config.parent / "state" / "outbox").mkdir(parents=True, mode=0o700)
+    if os.geteuid() == 0:
+        assert service()["the outbox"] == ("", "")
+        os.chown(config.parent / "state", NOBODY.pw_uid, NOBODY.pw_gid)
+        assert "outbox cannot be written by nobody" in service()["the outbox"][0], "then it is left as it is"
     (config.parent / "identity").mkdir()
     (config.parent / "identity").chmod(0o777)
     assert service()["keys and certificates"][0] == ""

@@ -20,8 +20,11 @@ from agent.control import UPDATER
 from agent.credentials import locate
 from agent.layerfiles import folder_of
 
-UNIT_MADE: Final = ("/run/limpet", "/run/limpet-update", "/var/lib/limpet", "/var/lib/limpet-models")
-"""What systemd makes, by the units and tmpfiles of an installation."""
+UNIT_MADE: Final = ("/run/limpet", "/var/lib/limpet", "/var/lib/limpet-models")
+"""What systemd makes for the units of an installation, and gives their user with all that is in it when it is another's
+(StateDirectory= and RuntimeDirectory= in man systemd.exec(5))."""
+SPOOL: Final = "/run/limpet-update"
+"""What its tmpfiles make at each boot."""
 _ENTER, _WRITE = 1, 2
 """Bits of a mode: to go through a folder; to write a file, or make and remove things in a folder."""
 
@@ -47,7 +50,7 @@ class Place:
     only: str | None = None
     """Files in it that must be writable too: those whose name begins so; None: no file is looked at."""
     by_unit: bool = False
-    """Whether systemd runs who writes here, makes what of `UNIT_MADE` is missing, and lets nothing else be written."""
+    """Whether systemd runs who writes here, makes what is missing of `UNIT_MADE`, and lets nothing else be written."""
 
 
 def places(config: Config, path: Path, service_at: Path = DEFAULT_CONFIG) -> Iterator[Place]:
@@ -88,14 +91,14 @@ def judged(place: Place) -> tuple[str, str]:
         return "", f"cannot be looked at: {exc.filename}: {exc.strerror}: sudo limpet check"
     if problem or not place.by_unit:
         return problem, ""
-    if not any(path.is_relative_to(made) for made in UNIT_MADE):
+    if not any(path.is_relative_to(made) for made in (*UNIT_MADE, SPOOL)):
         return "", "limpet.service may write there only if ReadWritePaths= says so: sudo systemctl edit limpet"
     return "", ""
 
 
 def _problem(place: Place, path: Path) -> str:
     there = next(folder for folder in (path, *path.parents) if _is_there(folder, place.who))
-    if place.by_unit and _by_the_unit(path, there):
+    if place.by_unit and _by_the_unit(place, path):
         return ""
     if not stat.S_ISDIR(there.stat().st_mode):
         return f"{there} is no folder: move it away, or name another in {place.key}"
@@ -126,10 +129,14 @@ def _closed_file(place: Place, path: Path) -> str:
     return ""
 
 
-def _by_the_unit(path: Path, there: Path) -> bool:
-    """Whether something between `there`, which exists, and `path` is systemd's to make."""
-    missing = {str(folder) for folder in (path, *path.parents) if there in folder.parents}
-    return not missing.isdisjoint(UNIT_MADE)
+def _by_the_unit(place: Place, path: Path) -> bool:
+    """Whether systemd will make the folder in which `path` is, or give it to its user, before anything is written."""
+    made = next((Path(folder) for folder in (*UNIT_MADE, SPOOL) if path.is_relative_to(folder)), None)
+    if made is None:
+        return False
+    if not made.exists():
+        return True
+    return str(made) != SPOOL and made.stat().st_uid != place.who.uid
 
 
 def _is_there(path: Path, who: Who) -> bool:
