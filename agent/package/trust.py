@@ -9,10 +9,10 @@ import binascii
 import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from agent.package.document import read, write
-from agent.package.names import KeyId
+from agent.package.names import READERS_PATH, REVOKED_PATH, TECHNICIANS_PATH, KeyId
 from agent.settings.names import NAME
 from agent.strict import Match, Range
 
@@ -25,8 +25,34 @@ Public = Annotated[str, Range(1, 1024)]
 Title = Annotated[str, Range(0, 200)]
 
 
+class _Entry:
+    """A public key, and the devices that it is about."""
+
+    __slots__ = ()
+    public: Public
+    sites: Scope
+    devices: Scope
+
+    def __post_init__(self) -> None:
+        _decoded(self.public)
+
+    @property
+    def spki(self) -> bytes:
+        """SubjectPublicKeyInfo, DER."""
+        return _decoded(self.public)
+
+    @property
+    def kid(self) -> str:
+        """The key's id, 16 hex digits."""
+        return hashlib.sha256(self.spki).hexdigest()[:16]
+
+    def covers(self, site: str, device: str) -> bool:
+        """Whether this entry is about that device."""
+        return _covers(self.sites, site) and _covers(self.devices, device)
+
+
 @dataclass(frozen=True, slots=True)
-class Technician:
+class Technician(_Entry):
     """A key that may send requests, and how far."""
 
     public: Public
@@ -37,47 +63,15 @@ class Technician:
     not_after: Annotated[int, Range(0, 1 << 53)] | None = None
     """Seconds since 1970; None: no end."""
 
-    def __post_init__(self) -> None:
-        _decoded(self.public)
-
-    @property
-    def spki(self) -> bytes:
-        return _decoded(self.public)
-
-    @property
-    def kid(self) -> str:
-        """The key's id, 16 hex digits."""
-        return _key_id(self.public)
-
-    def covers(self, site: str, device: str) -> bool:
-        """Whether this entry is about that device."""
-        return _covers(self.sites, site) and _covers(self.devices, device)
-
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(_Entry):
     """A key that events are sealed for, and of which devices."""
 
     public: Public
     name: Title
     sites: Scope
     devices: Scope
-
-    def __post_init__(self) -> None:
-        _decoded(self.public)
-
-    @property
-    def spki(self) -> bytes:
-        return _decoded(self.public)
-
-    @property
-    def kid(self) -> str:
-        """The key's id, 16 hex digits."""
-        return _key_id(self.public)
-
-    def covers(self, site: str, device: str) -> bool:
-        """Whether that device seals for this reader."""
-        return _covers(self.sites, site) and _covers(self.devices, device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,62 +83,54 @@ class RevokedKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Technicians:
-    """trust/technicians.json."""
+class _List:
+    """A document of keys."""
 
+    PATH: ClassVar[str]
+
+    @classmethod
+    def decode(cls, data: bytes, what: str = "") -> Self:
+        """`what`: its name in errors, else where it lies among the targets. Raises UpdateError (VERIFY_FAILED)."""
+        return read(cls, data, TRUST_LIMIT_BYTES, what or cls.PATH)
+
+    def encode(self) -> bytes:
+        """Canonical JSON."""
+        return write(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Technicians(_List):
+    """Who may ask."""
+
+    PATH = TECHNICIANS_PATH
     keys: Annotated[tuple[Technician, ...], Range(0, 4096)]
 
     def __post_init__(self) -> None:
         _refuse_doubles([key.kid for key in self.keys])
 
-    @classmethod
-    def decode(cls, data: bytes, what: str = "trust/technicians.json") -> "Technicians":
-        """Raises UpdateError (VERIFY_FAILED)."""
-        return read(cls, data, TRUST_LIMIT_BYTES, what)
-
-    def encode(self) -> bytes:
-        """Canonical JSON."""
-        return write(asdict(self))
-
 
 @dataclass(frozen=True, slots=True)
-class Readers:
-    """trust/readers.json."""
+class Readers(_List):
+    """Who may read."""
 
+    PATH = READERS_PATH
     readers: Annotated[tuple[Reader, ...], Range(0, 4096)]
 
     def __post_init__(self) -> None:
         _refuse_doubles([reader.kid for reader in self.readers])
 
-    @classmethod
-    def decode(cls, data: bytes, what: str = "trust/readers.json") -> "Readers":
-        """Raises UpdateError (VERIFY_FAILED)."""
-        return read(cls, data, TRUST_LIMIT_BYTES, what)
-
-    def encode(self) -> bytes:
-        """Canonical JSON."""
-        return write(asdict(self))
-
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
-    """trust/revoked.json."""
+class Revoked(_List):
+    """Whose key is void."""
 
+    PATH = REVOKED_PATH
     keys: Annotated[tuple[RevokedKey, ...], Range(0, 16384)]
 
     @property
     def kids(self) -> frozenset[str]:
         """The ids of all void keys."""
         return frozenset(key.kid for key in self.keys)
-
-    @classmethod
-    def decode(cls, data: bytes, what: str = "trust/revoked.json") -> "Revoked":
-        """Raises UpdateError (VERIFY_FAILED)."""
-        return read(cls, data, TRUST_LIMIT_BYTES, what)
-
-    def encode(self) -> bytes:
-        """Canonical JSON."""
-        return write(asdict(self))
 
 
 def public_text(spki: bytes) -> str:
@@ -157,10 +143,6 @@ def _decoded(public: str) -> bytes:
         return base64.b64decode(public, validate=True)
     except (binascii.Error, ValueError) as exc:
         raise ValueError(f"public key '{public[:24]}' is not base64") from exc
-
-
-def _key_id(public: str) -> str:
-    return hashlib.sha256(_decoded(public)).hexdigest()[:16]
 
 
 def _covers(names: tuple[str, ...], name: str) -> bool:
