@@ -14,7 +14,7 @@ from agent.cli.modelscatalogue import config_of
 from agent.cli.modelsprepare import add_parser as add_prepare
 from agent.cli.modelsprepare import run as run_prepare
 from agent.cli.options import Commands, add_config, add_config_again
-from agent.cli.terminal import fleeting, shown
+from agent.cli.terminal import aligned, fleeting, shown
 from agent.depot import State
 from agent.errors import LimpetError
 from agent.golden import selftest
@@ -199,9 +199,8 @@ def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -
             print(json.dumps(row))
         return
     texts = [[_cell(column, _worded(column, row)) for column in columns] for row in rows]
-    widths = [max(len(column), *(len(text[i]) for text in texts), 0) for i, column in enumerate(columns[:-1])]
-    for text in [list(columns), *texts] if texts else []:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(text, widths, strict=False)), text[-1]]))
+    for line in aligned([columns, *texts]) if texts else ():
+        print(line)
 
 
 def _worded(column: str, row: dict[str, Any]) -> object:

@@ -10,6 +10,7 @@ from typing import Any
 from agent.app.shelf import FACTORY_MODELS, searched
 from agent.catalogue import Entry, entries, state_of
 from agent.cli.options import DEFAULT_CONFIG
+from agent.cli.terminal import aligned
 from agent.config import Config, load_config
 from agent.settings.runtime import ModelsConfig
 
@@ -32,9 +33,7 @@ def listed(catalogue: Path, roots: tuple[Path, ...], *, as_json: bool) -> list[s
     if as_json:
         return [json.dumps(row) for row in made]
     columns = ("name", "task", "size", "licence", "runtime", "run", "there")
-    told = [columns, *(_told(row) for row in made)]
-    widths = [max(len(cells[i]) for cells in told) for i in range(len(columns))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in told]
+    return aligned([columns, *(_told(row) for row in made)])
 
 
 def _row(entry: Entry, roots: tuple[Path, ...]) -> dict[str, Any]:

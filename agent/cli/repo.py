@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent.cli import repo_options as options
 from agent.cli.options import Commands
-from agent.cli.terminal import counted, fleeting
+from agent.cli.terminal import aligned, counted, fleeting
 from agent.envelope.keys import ReaderPublic
 from agent.errors import ConfigError
 from agent.package import Kind
@@ -259,9 +259,8 @@ def _progress(path: str, size_bytes: int) -> None:
 
 def _table(rows: Iterable[Mapping[str, object]], columns: tuple[str, ...]) -> None:
     texts = [[_cell(row[column]) for column in columns] for row in rows]
-    widths = [max(len(column), *(len(text[i]) for text in texts), 0) for i, column in enumerate(columns)]
-    for text in [list(columns), *texts] if texts else []:
-        print("  ".join(cell.ljust(width) for cell, width in zip(text, widths, strict=True)).rstrip())
+    for line in aligned([columns, *texts]) if texts else ():
+        print(line)
 
 
 def _cell(value: object) -> str:

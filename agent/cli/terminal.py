@@ -1,8 +1,9 @@
-"""What a terminal is told: words of others, and a line that does not stay."""
+"""What a terminal is told: words of others, tables, and a line that does not stay."""
 
 import contextlib
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 _WIDE: Final = 80
@@ -17,6 +18,13 @@ def shown(text: str) -> str:
 def counted(number: float, one: str, many: str = "") -> str:
     """`1 event`, `2 events`; `many` where it is not `one` with an s."""
     return f"{number:.0f} {one if number == 1 else many or one + 's'}"
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+    """A line per row of cells, each column as wide as its widest cell."""
+    table = [tuple(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
 
 
 def fleeting(text: str = "") -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agent.cli.terminal import shown
+from agent.cli.terminal import aligned, shown
 from agent.cli.trylook import first_picture
 from agent.drawing.picture import drawn
 from agent.errors import ConfigError, ModelError
@@ -37,9 +37,8 @@ def compare(manifest: Manifest, runner: Runner, source: Path | SourceConfig) -> 
         picture = drawn(view.data, found, tryout.scene(seen, words))
         made.append((_sureness(tryout, found), words, _told(tryout, found), picture))
     made.sort(key=lambda one: one[0], reverse=True)
-    wide = max((len(words) for _, words, _, _ in made), default=0)
-    for _, words, told, _ in made:
-        print(f"  {words.ljust(wide)}  {told}")
+    for line in aligned((words, told) for _, words, told, _ in made):
+        print(f"  {line}")
     return [picture for _, _, _, picture in made]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from agent.cli.terminal import counted, shown
+from agent.cli.terminal import aligned, counted, shown
 from agent.records import Finding
 from agent.tryout import Found, Tryout, smells
 
@@ -36,9 +36,7 @@ def _table(found: Sequence[Found], *, several: bool) -> list[str]:
     """A line per finding, the best ones when they are many."""
     rows = [_row(*one, several=several) for one in found]
     told = rows if len(rows) <= MOST_ROWS else sorted(rows, key=lambda row: -float(row[1]))[:MOST_ROWS]
-    widths = [max((len(row[i]) for row in told), default=0) for i in range(4)]
-    lines = ["  ".join(["", *(cell.ljust(width) for cell, width in zip(row, widths, strict=True))]).rstrip()
-             for row in told]  # fmt: skip
+    lines = [f"  {line}" for line in aligned(told)]
     return lines if len(told) == len(rows) else [*lines, f"  ... the {MOST_ROWS} best of {len(rows)}"]
 
 
