@@ -14,7 +14,7 @@ help: ## this list
 
 run: ## broker, agent and live events, until Ctrl-C or for FOR=20s
 	@tools/env.sh run
-	@$(BIN)/python tools/build_dashboard.py || echo "without the browser page; the terminal view needs nothing of it"
+	@$(BIN)/python tools/build_dashboard.py --once || true
 	@$(BIN)/limpet demo $(FOR)
 
 test: ## the whole test suite; PYTEST="tests/test_x.py -x" chooses, JOBS=1 runs it in one process

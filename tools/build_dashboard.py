@@ -2,13 +2,18 @@
 
 Uses the machine's npm, or else Node from a wheel (tools/locks/node.txt, hash-pinned as well) in an environment under
 build/. No install scripts run. What is built is never committed; it is built again when the lock changes.
+
+`--once` is for `make run`: where building this lock has failed before, it says so in a line and does not make anybody
+wait for the network again. `make dashboard` always tries.
 """
 
+import argparse
 import hashlib
 import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,6 +21,9 @@ SOURCE = ROOT / "tools/dashboard"
 WORK = ROOT / "build/dashboard"
 VENDOR = ROOT / "agent/dashboard/vendor"
 NODE_LOCK = ROOT / "tools/locks/node.txt"
+FAILED = ROOT / "build/dashboard.failed"
+"""The lock that could not be built the last time, and why, in a line each."""
+WITHOUT = "without the browser page; the terminal view needs nothing of it"
 TIMEOUT_S = 300
 
 
@@ -23,19 +31,38 @@ class BuildError(Exception):
     """The page cannot be built: says why and what to do."""
 
 
-def main() -> int:
+def main(words: Sequence[str] = ()) -> int:
     """Build unless it is there already; 0 when the page is complete."""
+    parser = argparse.ArgumentParser(description="Build the browser page.")
+    parser.add_argument("--once", action="store_true", help="do not try again what failed before")
+    once = parser.parse_args(words).once
     stamp, wanted = VENDOR / ".lock", _digest()
     if stamp.exists() and stamp.read_text() == wanted and (VENDOR / "mqtt.js").exists():
         return 0
+    if once and (why := _failed(wanted)):
+        print(f"{WITHOUT} (it could not be built before: {why}; make dashboard tries again)", flush=True)
+        return 1
+    return _tried(stamp, wanted)
+
+
+def _tried(stamp: Path, wanted: str) -> int:
     print("Building the dashboard: fetching MQTT.js, every package checked against its hash", flush=True)
     try:
         build()
     except BuildError as exc:
-        print(f"dashboard: {exc}", file=sys.stderr)
+        print(f"dashboard: {exc}\n{WITHOUT}; make dashboard tries again", file=sys.stderr, flush=True)
+        FAILED.parent.mkdir(exist_ok=True)
+        FAILED.write_text(f"{wanted}\n{str(exc).splitlines()[0].removesuffix(':')}\n")
         return 1
     stamp.write_text(wanted)
+    FAILED.unlink(missing_ok=True)
     return 0
+
+
+def _failed(wanted: str) -> str:
+    """Why this lock could not be built the last time; empty when nobody tried."""
+    lock, _, why = FAILED.read_text().partition("\n") if FAILED.exists() else ("", "", "")
+    return why.strip() if lock == wanted else ""
 
 
 def build() -> None:
@@ -84,7 +111,7 @@ def _call(command: list[str], what: str) -> None:
         raise BuildError(f"{what} could not run: {exc}") from exc
     if done.returncode:
         last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
-        raise BuildError(f"{what} failed; check the network (its proxy, its certificates) and try again:\n{last}")
+        raise BuildError(f"{what} failed, see the network (its proxy, its certificates):\n{last}")
 
 
 def _digest() -> str:
@@ -92,4 +119,4 @@ def _digest() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
