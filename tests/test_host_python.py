@@ -37,7 +37,8 @@ def test_the_program_finds_nothing_of_the_agent():
     """The packages above it stand empty, whatever lies beside it."""
     code = f"import runpy; runpy.run_path({str(HOST / '__main__.py')!r})['stand_alone']()\n"
     code += "from agent.runtime.host import wire\nprint(wire.PROTOCOL)\nimport agent.errors"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    command = [sys.executable, "-S", "-c", code]  # without the hook of an editable installation, which finds all of it
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.stdout.split() == [str(wire.PROTOCOL)]
     assert "No module named 'agent.errors'" in done.stderr
 
