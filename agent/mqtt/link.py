@@ -2,7 +2,8 @@
 
 paho keeps what it cannot send in memory without a limit and sends it again after a reconnect, for ever if need be. So a
 `Link` lives for one connection: it publishes only while connected, and what was not acknowledged when it breaks belongs
-to the caller again. Nothing runs in paho's callbacks but appending to a queue. Not thread-safe, but for `wake`.
+to the caller again. Publishing and its acknowledgements do not pass through paho (`packets` says why); all the rest
+does. Nothing runs in paho's callbacks but appending to a queue. Not thread-safe, but for `wake`.
 """
 
 import ipaddress
@@ -12,13 +13,13 @@ import socket
 import ssl
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -26,7 +27,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.broker import Ack, Message, Session, words
 from agent.errors import UplinkError
+from agent.mqtt import packets
 from agent.mqtt.protect import context, password
+from agent.mqtt.stream import Stream, Wrapping
 from agent.mqtt.words import distrust, tls_advice
 from agent.settings.uplink import UplinkConfig
 
@@ -38,6 +41,10 @@ RECEIVED_BYTES: Final = 4 << 20
 """Largest packet that we accept, bytes; v5 brokers keep to it."""
 PACKET_LIMIT: Final = 268_435_455
 """Largest MQTT packet there is, bytes."""
+PACKETS: Final = 16
+"""Received packets that one turn looks at; the broker is heard again when the caller had a chance to take them."""
+MIDS: Final = range(4096, 65536)
+"""Packet ids of what is published; paho counts its subscriptions from 1 up."""
 
 
 class Link:
@@ -53,7 +60,10 @@ class Link:
         self._granted: tuple[ReasonCode, bool, Properties | None] | None = None
         self._subscribed: dict[int, list[ReasonCode]] = {}
         self._broken = ""
-        self._last_log = ""
+        self._said = _Said()
+        self._mid = MIDS.start - 1
+        self._open: set[int] = set()
+        """Packet ids that wait for an answer."""
         self._by_hand = False
         self._woken = False
         self._wake_in, self._wake_out = socket.socketpair()
@@ -103,7 +113,6 @@ class Link:
         code, present, properties = self._granted
         if code.value >= 0x80:
             raise UplinkError(f"{where}: refused the connection: {words(code.value)}")
-        self._client.on_socket_register_write = None  # from now on the broker can work while we go on
         window = min(self._config.window, getattr(properties, "ReceiveMaximum", 65535))
         return Session(present, window, getattr(properties, "MaximumPacketSize", PACKET_LIMIT))
 
@@ -121,14 +130,41 @@ class Link:
         """Send at QoS 1; the answer comes as an `Ack` with the returned id. Raises UplinkError when not connected."""
         if not self.connected:
             raise UplinkError(f"not connected: {self._broken}")
-        properties = None
-        if self._v5 and message.expiry_s is not None:
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.MessageExpiryInterval = message.expiry_s
-        info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS and not self._broken:
-            self._broken = f"sending failed: {_last(self._last_log, info.rc)}"
-        return info.mid
+        mid = self._mid = self._free_mid()
+        expiry_s = message.expiry_s if self._v5 else None
+        packet = packets.publish(
+            mid, message.topic, message.payload, retain=message.retain, v5=self._v5, expiry_s=expiry_s
+        )
+        self._open.add(mid)
+        self._sending(lambda stream: stream.send(packet))
+        return mid
+
+    def _free_mid(self) -> int:
+        mid = self._mid
+        while True:
+            mid = mid + 1 if mid + 1 in MIDS else MIDS.start
+            if mid not in self._open:
+                return mid
+
+    def flush(self) -> None:
+        """Let what was published leave now, as far as the network takes it; `turn` does so too."""
+        self._sending(Stream.flush)
+
+    def _sending(self, work: Callable[[Stream], object]) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        try:
+            work(stream)
+        except OSError as exc:
+            stream.receive()  # perhaps it said why
+            self._hear(stream)
+            self._broken = self._broken or f"sending failed: {exc.strerror or exc}"
+
+    @property
+    def _stream(self) -> Stream | None:
+        """What `Wrapping` made; None before and after the connection."""
+        return cast("Stream | None", self._client.socket())
 
     def answer(self, mid: int) -> None:
         """Acknowledge a received message; the caller keeps the order of arrival (MQTT 5, 4.6)."""
@@ -155,30 +191,38 @@ class Link:
 
     def turn(self, timeout_s: float) -> bool:
         """Wait for the network, a `wake` or the timeout, and do what is due; False when the connection is gone."""
-        sock = self._client.socket()
-        if sock is None or self._broken:
-            self._broken = self._broken or _last(self._last_log, MQTTErrorCode.MQTT_ERR_CONN_LOST)
+        stream = self._stream
+        if stream is None or self._broken:
+            self._broken = self._broken or _last(self._said.text, MQTTErrorCode.MQTT_ERR_CONN_LOST)
             return False
-        waiting: Any = sock
-        pending = getattr(waiting, "pending", int)()
-        writes = [sock] if self._client.want_write() else []
-        readable, writable, _ = select.select([sock, self._wake_out], writes, [], 0 if pending else timeout_s)
+        self.flush()
+        if self._broken:
+            return False
+        writes = [stream] if stream.unsent else []
+        wait_s = 0 if stream.readable else timeout_s
+        both: list[Stream | socket.socket] = [stream, self._wake_out]
+        readable, _, _ = select.select(both, writes, [], wait_s)
         if self._wake_out in readable:
             self._woken = False
             self._wake_out.recv(4096)
-        self._pump(bool(pending) or sock in readable, bool(writable))
+        if stream in readable and not stream.readable:
+            stream.receive()
+        self._hear(stream)
+        self.flush()
         return not self._broken
 
-    def _pump(self, read: bool, write: bool) -> None:
+    def _hear(self, stream: Stream) -> None:
+        """Have paho read what came, and do what is due."""
+        code, left = 0, PACKETS
         try:
-            codes = [self._client.loop_read() if read else 0, self._client.loop_write() if write else 0]
-            codes.append(self._client.loop_misc())
+            while stream.readable and left > 0 and not code:
+                code, left = self._client.loop_read(), left - 1
+            code = code or self._client.loop_misc()
         except (ValueError, IndexError, KeyError, TypeError, struct.error) as exc:  # paho's reader on malformed packets
             self._broken = f"the broker sent a packet that cannot be read ({exc})"
             return
-        failed = next((code for code in codes if code), None)
-        if failed is not None and not self._broken:
-            self._broken = _last(self._last_log, MQTTErrorCode(failed))
+        if code and not self._broken:
+            self._broken = _last(self._said.text, MQTTErrorCode(code))
 
     def wake(self) -> None:
         """End a wait in `turn` early; from any thread, never blocks."""
@@ -194,7 +238,6 @@ class Link:
         if self.connected:
             self._broken = why
             self._client.disconnect()
-            self._pump(read=False, write=self._client.want_write())
         self._broken = self._broken or why
 
     def close(self) -> None:
@@ -225,26 +268,22 @@ class Link:
             reconnect_on_failure=False,
         )
         client.connect_timeout = self._config.connect_timeout_s
-        client.max_inflight_messages_set(0)  # the caller's window is the limit
         if will is not None:
             client.will_set(will.topic, will.payload, 1, will.retain)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
-        client.on_log = self._on_log
-        # With this hook set, paho leaves writing to `turn`, which reads first: an alert about our certificate that
-        # arrives while CONNECT is being written would be lost otherwise. It goes when the broker has welcomed us.
-        client.on_socket_register_write = _noted
+        client.enable_logger(self._said.logger)
         return client
 
     def _protect(self) -> None:
         config = self._config
         if config.username is not None and config.password_file is not None:
             self._client.username_pw_set(config.username, password(config.password_file))
-        if config.tls:
-            self._client.tls_set_context(context(config))
+        sieve = packets.Sieve(self._answered)
+        wrapping = Wrapping(context(config) if config.tls else None, sieve.sift)
+        self._client.tls_set_context(cast("ssl.SSLContext", wrapping))
 
     def _address(self) -> str:
         """The host to connect to; in cleartext only an address that is allowed, resolved once."""
@@ -266,8 +305,10 @@ class Link:
         if flags.is_disconnect_packet_from_server:
             self._broken = f"the broker ended the connection: {words(code.value)}"
 
-    def _on_publish(self, _c: Client, _u: object, mid: int, code: ReasonCode, _p: Properties) -> None:
-        self.acks.append(Ack(mid, code.value))
+    def _answered(self, mid: int, code: int) -> None:
+        if mid in self._open:
+            self._open.remove(mid)
+            self.acks.append(Ack(mid, code))
 
     def _on_message(self, _c: Client, _u: object, message: MQTTMessage) -> None:
         if len(self.received) >= RECEIVED_LIMIT:
@@ -279,13 +320,18 @@ class Link:
     def _on_subscribe(self, _c: Client, _u: object, mid: int, codes: list[ReasonCode], _p: Properties) -> None:
         self._subscribed[mid] = codes
 
-    def _on_log(self, _c: Client, _u: object, level: int, text: str) -> None:
-        if level == LogLevel.MQTT_LOG_ERR:
-            self._last_log = text
 
+class _Said(logging.Handler):
+    """Keeps paho's last error. Its callback for logs would have every step written out, for nobody."""
 
-def _noted(_client: Client, _userdata: object, _sock: object) -> None:
-    return
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+        self.logger = logging.Logger("paho", logging.ERROR)
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
 
 
 def _last(text: str, code: MQTTErrorCode) -> str:
