@@ -31,9 +31,9 @@ def why_not(place, text):
 
 def test_one_that_is_not_installed_says_so(place):
     """And whoever names its step is told."""
-    assert adopt(allow(place, "nowhere")) == {
-        "nowhere": "[plugins] allow: 'nowhere' is not installed: install it, or take it out"
-    }
+    config = allow(place, "nowhere")
+    remedy = f"put it into [plugins] folder ({config.folder}), or take it out"
+    assert adopt(config) == {"nowhere": f"[plugins] allow: 'nowhere' is not installed: {remedy}"}
     with pytest.raises(ConfigError, match=r"plugin nowhere: .* is not installed"):
         make_step("pre", {"step": "far"}, "p.toml [pre]")
 

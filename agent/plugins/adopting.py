@@ -34,7 +34,8 @@ def allowed(config: PluginsConfig) -> tuple[tuple[Plugin, ...], dict[str, str]]:
     for name in dict.fromkeys(map(canonical, config.allow)):
         plugin = find(name, config)
         if plugin is None:
-            bad[name] = f"[plugins] allow: '{name}' is not installed: install it, or take it out"
+            where = f"[plugins] folder ({config.folder})"
+            bad[name] = f"[plugins] allow: '{name}' is not installed: put it into {where}, or take it out"
         elif plugin.problem:
             bad[name] = plugin.problem
         elif not plugin.offers:
