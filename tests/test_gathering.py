@@ -1,11 +1,12 @@
 """Dense events share commits and messages; the first after a pause, and one that somebody waits for, goes at once."""
 
+import signal
 import time
 
 import pytest
 
 from agent.uplink.gathering import Gathering
-from tests.broker import listening, mosquitto
+from tests.broker import ACL, listening, mosquitto
 from tests.lite import Keys, Listener, draft, make_uplink, open_store, running, until
 
 
@@ -118,6 +119,56 @@ def test_what_gathers_at_a_stop_is_still_sent(tmp_path):
                 store.accept(draft(i=i, event_class="routine"))
                 time.sleep(0.02)
         assert listener.read(lambda: len(listener.events) == 5)
+
+
+def test_routine_events_of_an_outage_go_with_the_connection(tmp_path):
+    """Nobody tells of them again before they are written, which may be long after."""
+    keys = Keys()
+    with mosquitto(tmp_path) as broker, open_store(tmp_path / "outbox", routine_wait_s=60.0) as store:
+        uplink = make_uplink(broker.uplink(), store, keys)
+        with listening(broker) as link, running(store.run):
+            listener = Listener(link, keys.opener())
+            first = store.accept(draft(event_class="routine"))
+            assert until(lambda: first.state == "durable"), "its stream is new: numbers had to be reserved"
+            second = store.accept(draft(i=1, event_class="routine"))
+            with running(uplink.run):
+                assert listener.read(lambda: len(listener.events) == 2)
+                assert until(lambda: second.state == "published")
+
+
+def test_routine_events_under_way_when_the_connection_breaks_go_again_at_once(tmp_path):
+    """Although they only pend, and nothing else comes."""
+    with mosquitto(tmp_path) as broker, open_store(tmp_path / "outbox", routine_wait_s=60.0) as store:
+        uplink = make_uplink(broker.uplink(), store, Keys())
+        with running(store.run, uplink.run):
+            first = store.accept(draft(event_class="routine"))
+            assert until(lambda: first.state == "durable" and uplink.stats()["acked_events"] == 1)
+            time.sleep(1.0)
+            broker.process.send_signal(signal.SIGSTOP)
+            second = store.accept(draft(i=1, event_class="routine"))
+            assert until(lambda: uplink.stats()["sent_events"] == 2)
+            broker.kill()
+            broker.start()
+            assert until(lambda: second.state == "published")
+
+
+def test_a_full_window_is_waited_for_without_asking_in_a_circle(tmp_path):
+    """Although a refused event may be tried again meanwhile: an answer of the broker comes first."""
+    acl = ACL.replace("device/#", "device/e/door", 1)
+    with mosquitto(tmp_path, acl=acl) as broker, open_store(tmp_path / "outbox") as store:
+        uplink = make_uplink(broker.uplink(window=2, gather_s=0.0, refusal_wait_s=0.3), store)
+        with running(store.run, uplink.run):
+            store.accept(draft("gate"))
+            assert until(lambda: uplink.stats()["refused"] == 1)
+            broker.process.send_signal(signal.SIGSTOP)
+            for i in range(5):
+                store.accept(draft(i=i))
+            assert until(lambda: uplink.stats()["sent_messages"] >= 3)
+            time.sleep(0.5)
+            begun_s = time.process_time()
+            time.sleep(1.0)
+            assert time.process_time() - begun_s < 0.3
+            broker.process.send_signal(signal.SIGCONT)
 
 
 def _commits(store):

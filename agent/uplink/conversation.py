@@ -163,8 +163,10 @@ class Conversation:
         """How long nothing is to be done but to listen to the broker, if nobody wakes this lane."""
         if self._paused_s > now_s:
             return min(TURN_S, self._paused_s - now_s)
+        if len(self._under) >= self._window:  # whatever is due, an answer comes first, and ends the wait
+            return TURN_S
         wait_s = min(BUSY_S if self._queue.busy else TURN_S, self._queue.wait_s(now_s))
-        return self._gathering.asleep(now_s, wait_s) if len(self._under) < self._window else wait_s
+        return self._gathering.asleep(now_s, wait_s)
 
     def _turn(self, wait_s: float) -> None:
         if not self._link.turn(wait_s):

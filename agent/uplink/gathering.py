@@ -39,7 +39,7 @@ class Gathering:
             return True
 
     def again(self, at_s: float) -> None:
-        """Not everything could be taken: the rest is due at `at_s`."""
+        """Not everything could be taken, or it has to be taken once more: that is due at `at_s`."""
         with self._lock:
             self._due_s = at_s
 

@@ -99,6 +99,7 @@ class Queue:
         self._backlog, self._live = 0, self._mark
         self._ready.clear()
         self._live_ready.clear()
+        self._gathering.again(-FOREVER_S)  # events that only pend are live, and nobody tells of them a second time
         self._again_s = FOREVER_S
         self._rewinds = self._source.rewinds
         self.busy = False
@@ -154,6 +155,7 @@ class Queue:
             elif len(entries) == most and not self._backlog_waits() and self._source.last_n - entries[-1].n > most:
                 self._backlog, self._live = self._live, self._source.last_n
                 self._mark = self._live
+                self._gathering.again(now_s)  # what only pends stays live
             elif entries:
                 self._bring_live(entries, now_s)
                 if len(entries) == most:
