@@ -15,7 +15,7 @@ import wave
 import jsonschema
 import pytest
 
-from agent.cli.terminal import counted
+from agent.cli.terminal import aligned, counted
 from tests.agents import MODELS, PIPELINES, ROOT, limpet
 
 SCHEMA = json.loads((ROOT / "docs" / "cli.schema.json").read_text())
@@ -158,6 +158,13 @@ def test_a_pipeline_is_replayed_by_its_configured_name(tmp_path):
     assert out.count("EVENT") == 2
     _, err = _run("replay", "--config", config, "--pipeline", "nothing", VIBRATION / "demo.csv", status=2)
     assert "there are" in err
+
+
+def test_columns_are_as_wide_as_their_widest_cell():
+    """Whatever stands below or above it, and nothing stands behind the last cell of a line."""
+    rows = [("name", "state"), ("a", "well"), ("long name", "")]
+    assert aligned(rows) == ["name       state", "a          well", "long name"]
+    assert aligned([]) == []
 
 
 def test_a_fleeting_line_is_cut_cleaned_and_taken_away():
