@@ -20,6 +20,19 @@ from agent.errors import ConfigError
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "models"
 PIPELINES = ROOT / "pipelines"
+COUNTING = """
+schema = 1
+name = "count"
+source = "rows"
+[detector]
+step = "streaming_zscore"
+warm_rows = 2
+always = true
+[[rule]]
+kind = "every"
+period_s = 0.05
+"""
+"""A pipeline that tells of rows that count, twenty times a second."""
 
 
 @dataclass
@@ -37,6 +50,12 @@ class Site:
         text = "\n".join(f"{k} = {json.dumps(v)}" for k, v in table.items())
         self.parts.append(stage.Part(source, Path(pipeline), text, ""))
 
+    def count(self, pipeline=COUNTING):
+        """Add a pipeline over rows that count for ever."""
+        (self.folder / "count.toml").write_text(pipeline)
+        rows = write_rows(self.folder)
+        self.add("rows", self.folder / "count.toml", kind="replay", path=str(rows), loop=True)
+
     def write(self):
         """Write limpet.toml and reader.toml; returns both paths."""
         agent = stage.write_agent(self.folder, self.keys, self.broker, tuple(self.parts), MODELS)
@@ -47,6 +66,13 @@ class Site:
     @property
     def socket(self):
         return self.folder / "run" / "control.sock"
+
+
+def write_rows(folder):
+    """rows.csv: five seconds of numbers from 0 to 6, a hundred a second. Returns its path."""
+    path = folder / "rows.csv"
+    path.write_text("t,x\n" + "".join(f"{i / 100:.2f},{i % 7}\n" for i in range(500)))
+    return path
 
 
 @contextlib.contextmanager

@@ -6,20 +6,7 @@ import time
 
 from agent.config import load_config
 from agent.layerfiles import LayerFiles, folder_of
-from tests.agents import site, status
-
-COUNTING = """
-schema = 1
-name = "count"
-source = "rows"
-[detector]
-step = "streaming_zscore"
-warm_rows = 2
-always = true
-[[rule]]
-kind = "every"
-period_s = 0.05
-"""
+from tests.agents import COUNTING, site, status
 
 QUICK = """
 [remote]
@@ -35,9 +22,7 @@ spool = "spool"
 def device(folder, pipeline=COUNTING, extra=QUICK):
     """The site and its limpet.toml."""
     with site(folder) as made:
-        (folder / "count.toml").write_text(pipeline)
-        (folder / "rows.csv").write_text("t,x\n" + "".join(f"{i / 100:.2f},{i % 7}\n" for i in range(500)))
-        made.add("rows", folder / "count.toml", kind="replay", path=str(folder / "rows.csv"), loop=True)
+        made.count(pipeline)
         made.extra = extra
         config, _ = made.write()
         yield made, config

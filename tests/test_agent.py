@@ -10,30 +10,15 @@ import sys
 import jsonschema
 import pytest
 
-from tests.agents import PIPELINES, ROOT, limpet, running, site, status, stop
+from tests.agents import COUNTING, PIPELINES, ROOT, limpet, running, site, status, stop
 
 SCHEMA = json.loads((ROOT / "docs" / "cli.schema.json").read_text())
-
-COUNTING = """
-schema = 1
-name = "count"
-source = "rows"
-[detector]
-step = "streaming_zscore"
-warm_rows = 2
-always = true
-[[rule]]
-kind = "every"
-period_s = 0.05
-"""
 
 
 @pytest.fixture
 def place(tmp_path):
     with site(tmp_path) as made:
-        (tmp_path / "count.toml").write_text(COUNTING)
-        (tmp_path / "rows.csv").write_text("t,x\n" + "".join(f"{i / 100:.2f},{i % 7}\n" for i in range(500)))
-        made.add("rows", tmp_path / "count.toml", kind="replay", path=str(tmp_path / "rows.csv"), loop=True)
+        made.count()
         yield made
 
 
@@ -195,9 +180,7 @@ def test_a_full_disk_raises_an_alarm_that_readers_see(tmp_path):
         pytest.skip("cannot mount a small disk here: needs root")
     try:
         with site(tmp_path) as made:
-            (tmp_path / "count.toml").write_text(COUNTING.replace("0.05", "0.02"))
-            (tmp_path / "rows.csv").write_text("t,x\n" + "".join(f"{i / 100:.2f},{i % 7}\n" for i in range(500)))
-            made.add("rows", tmp_path / "count.toml", kind="replay", path=str(tmp_path / "rows.csv"), loop=True)
+            made.count(COUNTING.replace("0.05", "0.02"))
             config, reader = made.write()
             config.write_text(config.read_text().replace(str(tmp_path / "outbox"), str(disk / "outbox")))
             watcher = limpet("watch", "--reader", reader, "--for", 900, "--json", "--all")

@@ -13,7 +13,7 @@ from agent.cli.check import look
 from agent.config import load_pipelines
 from agent.demo.board import Board, Lines, model_words
 from agent.manifest import load_manifest
-from tests.agents import MODELS, PIPELINES, ROOT, limpet, running, site, status
+from tests.agents import MODELS, PIPELINES, ROOT, limpet, running, site, status, write_rows
 from tests.tiny_models import make_model
 
 WHY = "it reads 61 of 100 of what it was measured on; 85 are asked of it"
@@ -67,9 +67,8 @@ def test_the_list_and_the_verification_say_it(models, capsys, verb):
 def test_check_status_and_log_say_it(models, tmp_path):
     """The agent runs it all the same, healthy, and nobody can miss what it is."""
     (tmp_path / "show.toml").write_text(PIPELINE)
-    (tmp_path / "rows.csv").write_text("t,x\n" + "".join(f"{i / 100:.2f},{i % 7}\n" for i in range(500)))
     with site(tmp_path) as place:
-        place.add("rows", tmp_path / "show.toml", kind="replay", path=str(tmp_path / "rows.csv"), loop=True)
+        place.add("rows", tmp_path / "show.toml", kind="replay", path=str(write_rows(tmp_path)), loop=True)
         config, _ = place.write()
         config.write_text(config.read_text().replace(str(MODELS), str(models)))
         with running(config, tmp_path / "agent.log"):

@@ -9,9 +9,8 @@ import pytest
 
 from agent.errors import ModelError
 from tests import hosts, vendors
-from tests.agents import limpet, running, site, status
+from tests.agents import COUNTING, limpet, running, site, status
 from tests.hosts import fed, gone, pids, works
-from tests.test_agent import COUNTING
 from tests.vendors import vendor_model, vendor_python
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -232,20 +232,6 @@ def test_a_reader_without_its_list_of_void_keys_does_not_start(room, tmp_path, c
 
 # --- a whole agent
 
-COUNTING = """
-schema = 1
-name = "count"
-source = "rows"
-[detector]
-step = "streaming_zscore"
-warm_rows = 2
-always = true
-[[rule]]
-kind = "every"
-period_s = 0.05
-"""
-
-
 def _sees(reader, limit_s=20):
     """Whether `limpet watch` shows three events in time."""
     watcher = limpet("watch", "--reader", reader, "--count", 3, "--for", limit_s, "--json")
@@ -256,9 +242,7 @@ def _sees(reader, limit_s=20):
 def test_a_running_agent_lets_readers_in_and_out_without_a_restart(room, tmp_path):
     """Over a real broker: added, removed, all revoked (nothing leaves, nothing is lost), and mended."""
     with site(tmp_path / "site") as place:
-        (tmp_path / "count.toml").write_text(COUNTING)
-        (tmp_path / "rows.csv").write_text("t,x\n" + "".join(f"{i / 100:.2f},{i % 7}\n" for i in range(500)))
-        place.add("rows", tmp_path / "count.toml", kind="replay", path=str(tmp_path / "rows.csv"), loop=True)
+        place.count()
         place.extra = f'[updates]\nfolder = "{tmp_path}"\n'
         config, reader = place.write()
         room.old = ReaderKey.load(place.keys.reader.key)

@@ -19,7 +19,7 @@ from agent.identity import NamedCertificate
 from agent.papers.pairs import ALARM, STRIKES, PairedLink, Pairs
 from agent.papers.renewal import Renewal
 from agent.settings.identity import IdentityConfig
-from tests.agents import running, status
+from tests.agents import COUNTING, running, status, write_rows
 from tests.broker import mosquitto
 from tests.enrolling import Alarms, Clock, Device
 from tests.est_server import PEM, Issuer, est_server
@@ -391,34 +391,19 @@ def test_a_new_authority_that_the_broker_does_not_know_leaves_the_old_pair_in_us
         assert "does not connect" in scene.alarms[ALARM]
 
 
-COUNTING = """
-schema = 1
-name = "count"
-source = "rows"
-[detector]
-step = "streaming_zscore"
-warm_rows = 2
-always = true
-[[rule]]
-kind = "every"
-period_s = 0.05
-"""
-
-
 def test_a_whole_agent_enrols_connects_and_renews_itself(tmp_path):
     """`limpet enroll` by EST with a claim token, `limpet run`, a renewal while it runs; then the old one is revoked."""
     with est_server(tmp_path / "est") as est, _plant(tmp_path, est.root) as broker:
         reader = ReaderKey.generate()
         write_public(tmp_path / "reader.pub", spki(reader.public.public, pem=True))
         (tmp_path / "count.toml").write_text(COUNTING)
-        (tmp_path / "rows.csv").write_text("t,x\n" + "".join(f"{i / 100:.2f},{i % 7}\n" for i in range(500)))
         device = Device(tmp_path, est)
         device.extra = (
             _uplink_table(broker) + f'[paths]\nruntime = "{tmp_path}/run"\npipelines = ["{tmp_path}/count.toml"]\n'
             f'[store]\nfolder = "{tmp_path}/outbox"\nkey_file = "{tmp_path}/store.key"\n'
             f'[updates]\nfolder = "{tmp_path}/depot"\nspool = "{tmp_path}/spool"\n'
             f'[envelope]\nsigning_key = "{device.identity}/limpet.signing.key"\nreaders = ["{tmp_path}/reader.pub"]\n'
-            f'[sources.rows]\nkind = "replay"\npath = "{tmp_path}/rows.csv"\nloop = true\n'
+            f'[sources.rows]\nkind = "replay"\npath = "{write_rows(tmp_path)}"\nloop = true\n'
         )
         device.write(certify_signing=True)
         est.age = dt.timedelta(days=41)

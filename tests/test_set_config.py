@@ -21,9 +21,9 @@ from agent.layerfiles import LayerFiles
 from agent.layers.record import Record, Remote
 from agent.reconfigure import Now, Reconfiguration, start
 from agent.reconfigure.change import RESTARTS
-from tests.agents import ROOT, running, status
+from tests.agents import COUNTING, ROOT, running, status
 from tests.clocks import FakeClock
-from tests.remote import COUNTING, device, files, fleet, in_mode, record, until
+from tests.remote import device, files, fleet, in_mode, record, until
 
 WELL = Now(Health("ok"), ("count",), connected=True)
 GOOD = '[log]\nburst = 21\n[pipelines.count.detector]\nthreshold = 4.5\n'

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tests.agents import limpet, running, status
-from tests.remote import COUNTING, QUICK, device, record
+from tests.remote import device, record
 
 COMMANDS = """
 [commands]
@@ -21,7 +21,7 @@ public = "{public}"
 
 @pytest.fixture
 def place(tmp_path):
-    with device(tmp_path, COUNTING, QUICK) as (made, config):
+    with device(tmp_path) as (made, config):
         config.write_text(config.read_text() + COMMANDS.format(public=made.keys.technician.certificate))
         made.reader = tmp_path / "reader.toml"
         made.reader.write_text(made.reader.read_text() + f'\n[technician]\nkey = "{made.keys.technician.key}"\n')
