@@ -20,7 +20,7 @@ from agent.registry import candidates, verified
 from agent.settings.updates import UpdatesConfig
 from agent.stock import Stock
 from tests.candidates import change, write_candidate
-from tests.rig import Rig
+from tests.rigs import Rig
 
 NAME, VERSION = "letters", "1.1.0"
 

@@ -13,21 +13,10 @@ from agent.pipeline import Outcome
 from agent.recall import Clips, Recorder, forget
 from agent.records import Channel, Sample
 from agent.trial.attempt import paired
+from tests import rigs
 from tests.candidates import offer, sample
-from tests.rig import Rig
 
-
-@pytest.fixture
-def rig(tmp_path):
-    made = []
-
-    def build(**how):
-        made.append(Rig(tmp_path, **how))
-        return made[-1]
-
-    yield build
-    for one in made:
-        one.close()
+rig = pytest.fixture(rigs.rig)
 
 
 def test_a_candidate_that_agrees_is_promoted_and_then_proved_live(rig, tmp_path):

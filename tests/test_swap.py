@@ -12,21 +12,10 @@ from agent.errors import ModelError
 from agent.trial.attempt import Attempt
 from agent.trial.judge import Limits, Probation
 from agent.trial.seat import Change, Seat
+from tests import rigs
 from tests.candidates import change, offer, publish, sample, write_candidate
-from tests.rig import Rig
 
-
-@pytest.fixture
-def rig(tmp_path):
-    made = []
-
-    def build(**how):
-        made.append(Rig(tmp_path, **how))
-        return made[-1]
-
-    yield build
-    for one in made:
-        one.close()
+rig = pytest.fixture(rigs.rig)
 
 
 def test_a_candidate_takes_the_seat_under_a_10_fps_stream_and_no_sample_is_lost(rig, tmp_path):

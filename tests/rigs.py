@@ -1,4 +1,7 @@
-"""An agent's pipelines, supervisor and succession over a real depot; tests bring samples and take the turns."""
+"""An agent's pipelines, supervisor and succession over a real depot; tests bring samples and take the turns.
+
+A test file makes the fixture its own: `rig = pytest.fixture(rigs.rig)`.
+"""
 
 import random
 import time
@@ -21,6 +24,19 @@ from agent.trial.seat import Seat
 from agent.updates.jobs import Book, drop, waiting
 from agent.updates.verdicts import judge
 from tests.candidates import PIPELINE, sample, write_candidate
+
+
+def rig(tmp_path):
+    """Builds agents; they are closed after the test."""
+    made = []
+
+    def build(**how):
+        made.append(Rig(tmp_path, **how))
+        return made[-1]
+
+    yield build
+    for one in made:
+        one.close()
 
 
 class Rig:
