@@ -7,6 +7,7 @@ import hashlib
 
 import numpy as np
 
+from tests.console import limpet
 from tests.fault_server import FaultServer
 from tests.tiny_models import make_model
 
@@ -28,6 +29,18 @@ def mirror(shop):
     with FaultServer() as server:
         server.files[PLACE] = shop[1]
         yield server
+
+
+def add(capsys, tmp_path, shop, mirror):
+    """Add the model from the mirror, or with other words: (status, standard error)."""
+
+    def adding(*words):
+        more = words if "--mirror" in words else ("--mirror", mirror.url, *words)
+        into = () if "--into" in words else ("--into", tmp_path / "models")
+        status, _, err = limpet(capsys, "add", "tiny", "--catalogue", shop[0], *into, *more)
+        return status, err
+
+    return adding
 
 
 def make_entry(catalogue, name="tiny", *, licence="MIT", commit=COMMIT, wrong_answer=False, ballast=b""):
