@@ -171,6 +171,25 @@ def test_a_full_window_is_waited_for_without_asking_in_a_circle(tmp_path):
             broker.process.send_signal(signal.SIGCONT)
 
 
+def test_a_loss_is_told_although_no_event_follows(tmp_path):
+    """Also one that came while an earlier gap record was under way."""
+    keys, folder = Keys(), tmp_path / "outbox"
+    with mosquitto(tmp_path) as broker, open_store(folder, event_kib=1) as store, listening(broker) as link:
+        listener = Listener(link, keys.opener())
+        uplink = make_uplink(broker.uplink(), store, keys)
+        with running(store.run, uplink.run):
+            store.accept(draft())
+            assert until(lambda: uplink.stats()["acked_events"] == 1)
+            broker.process.send_signal(signal.SIGSTOP)
+            assert store.accept(draft(size=2000)).state == "evicted"
+            assert until(lambda: uplink.stats()["sent_events"] == 2), "its gap record"
+            assert store.accept(draft("gate", size=2000)).state == "evicted"
+            assert until(lambda: store.stats()["gaps_open"] == 1)
+            time.sleep(1.2)
+            broker.process.send_signal(signal.SIGCONT)
+            assert listener.read(lambda: len(listener.gaps()) == 2)
+
+
 def _commits(store):
     """How many events each commit writes, from now on."""
     sizes, settled = [], store._book.settled

@@ -338,8 +338,9 @@ class Book:
             self._note(outcome)
             self._keep(batch, outcome)
             self.changed.notify_all()
-        if batch.inserts or batch.unpark:
-            self._tell_watcher(urgent=batch.unpark or any(p.event_class != "routine" for p in batch.inserts))
+        if batch.inserts or batch.unpark or outcome.gap_rows:  # losses are told to whoever takes
+            routine = bool(batch.inserts) and all(p.event_class == "routine" for p in batch.inserts)
+            self._tell_watcher(urgent=batch.unpark or not routine)
 
     def _keep(self, batch: Batch, outcome: Outcome) -> None:
         """Have what was just written at hand for the uplink, if there is one and it is not a backlog."""

@@ -121,6 +121,8 @@ class Store:
     def acknowledge(self, ns: Iterable[int]) -> None:
         """The broker has the events at these places. Touches memory only; the rows go with the next commit."""
         self._book.acknowledge(ns)
+        if self._book.gap_rows:  # those that waited until the gap records before them had arrived
+            self._want_gaps.set()
 
     def park(self, n: int, reason: str) -> None:
         """Set the event at `n` aside, so that it does not hold up the others; it stays and `reason` is kept with it."""
