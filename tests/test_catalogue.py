@@ -40,6 +40,7 @@ def test_add_fetches_proves_and_shows_how_to_use_it(capsys, tmp_path, shop, mirr
         assert said in out
     assert "1 of 1 golden inputs as expected (onnxruntime" in out
     assert f'name = "{root}/tiny"' in out, "the pipeline does not say where the agent would not look"
+    assert f"\ntry it: limpet models try {root}/tiny array.npy\n" in out
     assert left(root) == [
         "tiny", "tiny/copy.onnx", "tiny/entry.toml", "tiny/golden", "tiny/golden/in.npz", "tiny/golden/out.npz",
         "tiny/model.toml",
@@ -157,6 +158,7 @@ def test_another_model_of_the_name_that_comes_first_is_told(capsys, tmp_path, sh
     edit(config, "folders = []", f'folders = ["{tmp_path}/own"]')
     out = limpet(capsys, "add", "tiny", "--config", config, "--catalogue", shop[0], "--mirror", mirror.url)[1]
     assert f"careful: a pipeline that names tiny gets the one in {tmp_path}/own" in out
+    assert f"try it: limpet models try --config {config} {tmp_path}/added/tiny " in out
 
 
 def test_the_pipeline_it_writes_is_accepted_by_check(capsys, tmp_path, shop, mirror, config):

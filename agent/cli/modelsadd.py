@@ -22,6 +22,9 @@ from agent.manifest import load_manifest
 from agent.registry import candidates, holds_model
 from agent.settings.runtime import ModelsConfig
 
+_INPUTS = {"image": "picture.jpg", "audio": "sound.wav", "series": "readings.csv", "tensor": "array.npy"}
+"""What somebody has at hand for a first try."""
+
 
 def add_parsers(verbs: Commands) -> None:
     """Describe both verbs."""
@@ -56,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         _refuse_too_large(entry, models)
         _bring(entry, root, models, args)
         print(_prepared(root / entry.name, models, args.config) + _shadowed(entry, root, models), end="")
+        print(f"try it: limpet models try{again(args.config)} {_tried_as(entry, root, models)}")
     if path is None:
         where = f"{entry.name}.toml in your folder of pipelines, with the name of a source for SOURCE"
         print(f"\nUse it by a pipeline such as this ({where}):\n\n{text}" if text else "", end="")
@@ -137,6 +141,13 @@ def _shadowed(entry: Entry, root: Path, models: ModelsConfig) -> str:
     return f"careful: a pipeline that names {entry.name} gets the one in {first}, which is looked into before\n"
 
 
+def _tried_as(entry: Entry, root: Path, models: ModelsConfig) -> str:
+    """MODEL and INPUT of `limpet models try`."""
+    folder = shlex.quote(str(root / entry.name))
+    model = folder if _shadowed(entry, root, models) else _called(entry, root, models)
+    return f"{model} {_INPUTS[entry.model.modality]}"
+
+
 def _without_network(entry: Entry, args: argparse.Namespace) -> str:
     """What to carry to a device that cannot fetch; the command is the one that was typed, with a stick."""
     named = (("--catalogue", args.catalogue), ("--into", args.into))
@@ -153,10 +164,14 @@ def _progress(wanted: Wanted, done: int) -> None:
 
 
 def _pipeline(entry: Entry, root: Path, models: ModelsConfig, source: str) -> str:
+    return pipeline_text(entry, _called(entry, root, models), source)
+
+
+def _called(entry: Entry, root: Path, models: ModelsConfig) -> str:
     """The model is called by its name where the agent looks for it, else by its path."""
     looked_in = {os.path.realpath(folder) for folder in (models.added, ADDED_HERE, *searched(models))}
     known = os.path.realpath(root) in looked_in
-    return pipeline_text(entry, entry.name if known else str((root / entry.name).absolute()), source)
+    return entry.name if known else str((root / entry.name).absolute())
 
 
 def _pipeline_path(config: Config | None, entry: Entry, source: str) -> Path | None:
