@@ -127,7 +127,8 @@ def ask(path: Path, question: str, **arguments: Any) -> dict[str, Any]:
             answer = _receive(line, ANSWER_LIMIT, PATIENCE_S)
         except (OSError, ValueError) as exc:
             why = "is it running, and may you use its socket?"
-            raise ConfigError(f"no agent answers at {path} ({exc}): {why}") from exc
+            said = (exc.strerror or str(exc)) if isinstance(exc, OSError) else str(exc)
+            raise ConfigError(f"no agent answers at {path}: {said}: {why}") from exc
     if "error" in answer:
         raise ConfigError(str(answer["error"]))
     return answer
