@@ -153,7 +153,7 @@ def test_what_cannot_be_tried_is_told_with_what_to_do(here, capsys):
         (2, (model, "nosuch.png"), "nosuch.png: there is no such file"),
         (1, (model, "notes.txt"), "notes.txt"),
         (1, (model, "bell.wav"), "bell.wav: is audio, but image is wanted"),
-        (2, (model, "door"), "INPUT 'door' is neither a file nor a source"),
+        (2, (model, "door"), "INPUT 'door' is no file, and for a source of that name there is no configuration"),
         (1, (model, "camera:99"), "/dev/video99: there is no such camera: plug it in"),
         (2, (model, "rtsp://me:secret@cam/x"), "credentials_file"),
         (2, (model, "street.png", "--out", "x.jpg"), "it must end with .png"),

@@ -40,7 +40,7 @@ def _configured(name: str, config: Path) -> SourceConfig:
     ways = "a file, camera, camera:N, rtsp://... or the name of a configured source"
     if not os.path.lexists(config):
         where = "there is no configuration at" if config == DEFAULT_CONFIG else "there is no"
-        raise ConfigError(f"INPUT '{name}' is neither a file nor a source, {where} {config}: give {ways}")
+        raise ConfigError(f"INPUT '{name}' is no file, and for a source of that name {where} {config}: give {ways}")
     good, broken = load_sources(load_config(config), config)
     if name in broken:
         raise ConfigError(broken[name])

@@ -11,7 +11,8 @@ MOST_ROWS = 40
 
 def tell(tryout: Tryout, found: Sequence[Found]) -> None:
     """Print all of it."""
-    print(f"{tryout.manifest}: {counted(tryout.count, 'view')}, {counted(len(found), 'finding')}")
+    told = "" if len(found) == len(tryout.found) else " in those that are drawn"
+    print(f"{tryout.manifest}: {counted(tryout.count, 'view')}, {counted(len(found), 'finding')}{told}")
     for line in _table(found, several=tryout.count > 1):
         print(line)
     if not found:

@@ -37,6 +37,8 @@ from agent.settings.runtime import DelegateOptions, RuntimeOptions
 
 _PACKAGES = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tflite_runtime.interpreter", "tflite-runtime"))
 _REFUSALS = (ValueError, RuntimeError, TypeError, MemoryError, OSError)
+_MOST_WORDS = 240
+"""Characters of what the runtime says about a file."""
 
 
 class LiteRunner:
@@ -163,7 +165,8 @@ def _build(
         raise RuntimeMissingError(f"{words}: tflite-runtime needs numpy 1, see docs/dependencies.md") from exc
     except _REFUSALS as exc:
         if not delegates or options.required:
-            raise ModelError(f"{where}: {module.__name__} refuses the model: {exc}") from exc
+            words = f"{where}: {module.__name__} refuses the model: {_said(exc)}"
+            raise ModelError(f"{words}: convert it again for LiteRT, or take another") from exc
         made, used, _ = _build(module, path, options, [], where)
         return made, used, [Fallback(name, f"it refuses the model: {exc}") for name in names]
     return made, (*names, *(("xnnpack",) if options.xnnpack else ()), "cpu"), []
@@ -188,7 +191,13 @@ def _allocate(interpreter: Any, pinned: Mapping[int, tuple[int, ...]], where: st
             interpreter.resize_tensor_input(index, list(shape), strict=True)
         interpreter.allocate_tensors()
     except _REFUSALS as exc:
-        raise ModelError(f"{where}: LiteRT cannot prepare it: {exc}: convert it again for LiteRT") from exc
+        raise ModelError(f"{where}: LiteRT cannot prepare it: {_said(exc)}: convert it again for LiteRT") from exc
+
+
+def _said(exc: Exception) -> str:
+    """What the runtime said, in one line: it tells the same of every tensor."""
+    words = " ".join(str(exc).split())
+    return words.rstrip(".") if len(words) <= _MOST_WORDS else f"{words[:_MOST_WORDS].rsplit(' ', 1)[0]} ..."
 
 
 def _refuse_variables(interpreter: Any, where: str) -> None:

@@ -23,6 +23,7 @@ from pipelines.segment import class_map
 
 _MOST_PX = 1600
 _SAMPLE = 8
+"""Views that are remembered, at most and spread over the stream."""
 _FED_SMALL, _SMALL = 400, 1 << 16
 """Sounds often begin with silence: of small views more are looked at."""
 
@@ -40,7 +41,7 @@ Found = tuple[float | None, Finding]
 
 
 class Tryout:
-    """A stream of views through a model: all findings and times are remembered, and the first few views themselves."""
+    """A stream of views through a model: all findings and times are remembered, and a few views themselves."""
 
     def __init__(self, manifest: Manifest, runner: Runner) -> None:
         """Raises ModelError on a wrong step."""
@@ -48,7 +49,7 @@ class Tryout:
         self.count = 0
         """Views so far."""
         self.sample: list[Seen] = []
-        """The first of them."""
+        """Some of them, evenly spread; the first is always among them."""
         self.fed: dict[str, Array] = {}
         """The raw tensors, by port, of that one of the first views in which most happens."""
         self.fed_of: View | None = None
@@ -56,14 +57,14 @@ class Tryout:
         self.found: list[Found] = []
         self.nearest = Nearest(manifest)
         """As long as nothing is found: the best of what was not enough."""
+        self._stride = 1
         self._times_ms: list[dict[str, float]] = []
         self._inference = Inference(manifest, runner)
 
     def look(self, view: View) -> Seen:
         """Run one view. Raises ModelError."""
         one = Seen(view, self._inference(view))
-        if len(self.sample) < _SAMPLE:
-            self.sample.append(one)
+        self._sample(one)
         if self.count < (_FED_SMALL if view.data.size < _SMALL else _SAMPLE):
             self._keep_fed(view)
         self.count += 1
@@ -72,6 +73,15 @@ class Tryout:
         if not self.found:
             self.nearest.look(self.real_outputs(one), self._made(view)[self.manifest.feeds[0].name][1])
         return one
+
+    def _sample(self, one: Seen) -> None:
+        """Keep every so many views; when there are enough, every other one goes and the step doubles."""
+        if self.count % self._stride:
+            return
+        if len(self.sample) == _SAMPLE:
+            self.sample, self._stride = self.sample[::2], 2 * self._stride
+        if self.count % self._stride == 0:
+            self.sample.append(one)
 
     def _keep_fed(self, view: View) -> None:
         fed = {port: tensor for port, (tensor, _) in self._made(view).items()}
