@@ -1,6 +1,7 @@
 """The door to MQTT: what protects the hop, and that every refusal says what to do. All against a real mosquitto."""
 
 import socket
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -187,6 +188,33 @@ def test_a_wake_ends_a_wait_at_once(broker):
         start = time.monotonic()
         link.turn(5)
         assert time.monotonic() - start < 2
+
+
+def test_no_wake_is_lost_however_threads_interleave(broker):
+    """Two threads wake as fast as they can while a third waits: it never sleeps for long."""
+    ended, switch_s = threading.Event(), sys.getswitchinterval()
+
+    def wake(link):
+        while not ended.is_set():
+            link.wake()
+
+    with Link(broker.uplink(), "woken") as link:
+        link.connect()
+        threads = [threading.Thread(target=wake, args=(link,)) for _ in range(2)]
+        try:
+            sys.setswitchinterval(1e-6)
+            for thread in threads:
+                thread.start()
+            begun_s = time.monotonic()
+            while time.monotonic() < begun_s + 2:
+                turn_s = time.monotonic()
+                assert link.turn(1.5)
+                assert time.monotonic() < turn_s + 1, "it slept although it was woken"
+        finally:
+            sys.setswitchinterval(switch_s)
+            ended.set()
+            for thread in threads:
+                thread.join()
 
 
 def test_a_refused_subscription_says_which(broker):

@@ -203,8 +203,8 @@ class Link:
         both: list[Stream | socket.socket] = [stream, self._wake_out]
         readable, _, _ = select.select(both, writes, [], wait_s)
         if self._wake_out in readable:
-            self._woken = False
             self._wake_out.recv(4096)
+            self._woken = False  # only now: a byte sent before it is read would leave `wake` silent for ever
         if stream in readable and not stream.readable:
             stream.receive()
         self._hear(stream)
