@@ -7,7 +7,7 @@ into the port's tensor, channel by channel where channels come first. Refuses ar
 shape.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -33,6 +33,19 @@ class Filling(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """What a view gave for a port."""
+
+    tensors: tuple[Array, ...]
+    """Raw, one per cell of the view. Good until the next view: they are written again."""
+    view: View
+    """The view as the steps left it, before the folded one: what a decoder reads from it is its geometry."""
+    stands: tuple[Array, ...]
+    """What stands for the tensors in a digest: they themselves, or the pixels that they are made of, a quarter of the
+    bytes."""
+
+
 class Feed:
     """A port and its steps. Keeps one tensor, and a table of some kilobytes per number of channels seen."""
 
@@ -46,22 +59,18 @@ class Feed:
         self._tensor: Array | None = None
         self._tables: dict[int, Array | None] = {}
 
-    def __call__(self, view: View) -> tuple[tuple[Array, ...], View]:
-        """The raw tensors for the port, one per cell of the view, and the view as the steps left it. Raises ModelError.
-
-        The data of the view is that before the folded step: what a decoder reads from it is its geometry. A tensor is
-        good until the next view: it is written again.
-        """
+    def __call__(self, view: View) -> Fed:
+        """Bring a view into the port. Raises ModelError."""
         for step in self._steps:
             view = step(view)
         if self._filling is not None and view.data.shape == self._picture and view.data.dtype == np.uint8:
-            return (self._filled(view.data, self._filling),), view
+            return Fed((self._filled(view.data, self._filling),), view, (view.data,))
         if self._last is not None:
             table = self._table(view, self._last)
             if table is not None:
-                return self._fitted(look_up(table, view.data), view), view
+                return self._fitted(look_up(table, view.data), view)
             view = self._last(view)
-        return self._fitted(feed(view.data, self.port), view), view
+        return self._fitted(feed(view.data, self.port), view)
 
     def _filled(self, picture: Array, step: Filling) -> Array:
         if self._tensor is None:  # a new one for each picture would cost as much as the arithmetic
@@ -76,8 +85,9 @@ class Feed:
             step.fill(channel, planes[number], _channels(picture), number)
         return self._tensor
 
-    def _fitted(self, numbers: Array, view: View) -> tuple[Array, ...]:
-        return tuple(fit(cell, self.port) for cell in numbers) if view.cells else (fit(numbers, self.port),)
+    def _fitted(self, numbers: Array, view: View) -> Fed:
+        tensors = tuple(fit(cell, self.port) for cell in numbers) if view.cells else (fit(numbers, self.port),)
+        return Fed(tensors, view, tensors)
 
     def _table(self, view: View, last: Pre) -> Array | None:
         dimensions = view.data.ndim - bool(view.cells)

@@ -2,9 +2,9 @@
 
 A picture that is nearly the last one may be answered as that was (`agent.similar`); then only the [[post]] steps run.
 
-An `Inference` is one stream's use of a model (`agent.loading` loads it once per process) and carries that stream's
-state tensors, so it belongs to one lane. Owns the order of the stages and their timings. Refuses NaN that comes out of
-a model. After an error the stream's state starts again, because it cannot be known.
+An `Inference` is one stream's use of a model (`agent.loading` loads it once per process), so it belongs to one lane.
+Owns the order of the stages and their timings; what the model says, and its state, is `agent.answering`. After an
+error the stream's state starts again, because it cannot be known.
 """
 
 import time
@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from agent.answering import Answering
 from agent.cache import ResultCache, digest
 from agent.errors import ConfigError, ModelError
 from agent.feed import Feed
 from agent.manifest import Input, Manifest
 from agent.records import Array, CacheUse, Finding, Tensors, View
 from agent.runtime import Runner, dequantise
-from agent.runtime.contract import has_nan
-from agent.runtime.quant import zeros
 from agent.settings.runtime import SimilarConfig
 from agent.similar import Answer, Similar
 from pipelines import Decoder, Follow, Post, Pre, make_step
@@ -34,9 +33,9 @@ class Inferred:
     """What one view gave. `outputs` are raw tensors by port name, read-only when cached or state.
 
     `timings_ms`: pre (steps and quantising), run (only when it was computed), post (dequantising and decoding).
-    `input_digest`: 32 hex digits, XXH3-128 of the raw input tensors, state left out. Of a view with cells, the outputs
-    are stacked along a new first axis, and the cache is "exact" when it knew every cell. When it is "similar", outputs
-    and digest are those of the earlier picture that was computed.
+    `input_digest`: 32 hex digits, XXH3-128 of the raw input tensors, or of the pixels that they are made of, state left
+    out. Of a view with cells, the outputs are stacked along a new first axis, and the cache is "exact" when it knew
+    every cell. When it is "similar", outputs and digest are those of the earlier picture that was computed.
     """
 
     findings: tuple[Finding, ...]
@@ -46,15 +45,6 @@ class Inferred:
     input_digest: str
     runs: int = 0
     """How often the model ran for it; `timings_ms` has the sum of their times."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Ran:
-    """One answer of the cache or the runner."""
-
-    outputs: dict[str, Array]
-    cache: CacheUse
-    run_ms: float
 
 
 class Inference:
@@ -76,18 +66,13 @@ class Inference:
         self._decoder = decoder or _decoder(manifest)
         self._post = Chain(() if decoder else _posts(manifest))
         self._timer = timer
-        self._inputs = {port.name: port for port in runner.inputs}
-        self._feeds = tuple(Feed(self._inputs[port.name], steps) for port, steps in _chains(manifest))
-        self._constants = {p.name: np.full(p.shape, p.value, p.dtype) for p in runner.inputs if p.value is not None}
-        self._salt = f"{manifest.digest}{runner.info.model.sha256}".encode()
-        keeps = cache is not None and cache.config.enabled and (cache.config.stateful or not manifest.states)
-        self._cache = cache if keeps else None
+        inputs = {port.name: port for port in runner.inputs}
+        self._feeds = tuple(Feed(inputs[port.name], steps) for port, steps in _chains(manifest))
+        self._answer = Answering(manifest, runner, cache, timer)
         self.similar = self._made_similar(similar) if similar is not None and similar.enabled else None
         """Answers near-duplicate pictures; None when nobody asked for it, or the model is not fit for it."""
         self.computes_all = False
         """True: no cache is asked, as on trial, where only what is computed says something about the model."""
-        self._state: dict[str, Array] = {}
-        self.reset()
 
     def _made_similar(self, config: SimilarConfig) -> Similar | None:
         if why_not_similar(self.manifest) or self._decoder is None:
@@ -102,7 +87,7 @@ class Inference:
     def _restart(self) -> None:
         """The state tensors and the last picture; the [[post]] steps see by the view that something is missing, and
         close what is open."""
-        self._state = {pair.input: zeros(self._inputs[pair.input]) for pair in self.manifest.states}
+        self._answer.restart()
         if self.similar is not None:
             self.similar.forget()
 
@@ -119,13 +104,15 @@ class Inference:
             return self._reused(known, view, begin)
         try:
             made = {one.port.name: one(view) for one in self._feeds}
-            seen = next(iter(made.values()))[1]
-            inferred = self._infer(self._rounds({port: tensors for port, (tensors, _) in made.items()}), seen, begin)
+            seen = next(iter(made.values())).view
+            names = [digest(stands) for stands in self._rounds({port: fed.stands for port, fed in made.items()})]
+            rounds = self._rounds({port: fed.tensors for port, fed in made.items()})
+            inferred = self._infer(rounds, names, seen, begin)
         except ModelError:
             self._restart()
             raise
         if self.similar is not None and not self.computes_all:
-            self.similar.keep(_answer(inferred, seen))
+            self.similar.keep(_kept(inferred, seen))
         return self._followed(inferred, seen)
 
     def _known(self, view: View) -> Answer | None:
@@ -160,8 +147,8 @@ class Inference:
 
     def run_raw(self, inputs: Tensors) -> Inferred:
         """Run raw tensors for the fed ports, without [[pre]]; the decoder sees the first one and knows no source."""
-        seen = View(inputs[self.manifest.feeds[0].name])
-        return self._followed(self._infer([dict(inputs)], seen, self._timer()), seen)
+        seen, begin = View(inputs[self.manifest.feeds[0].name]), self._timer()
+        return self._followed(self._infer([dict(inputs)], [digest(inputs)], seen, begin), seen)
 
     def _rounds(self, made: dict[str, tuple[Array, ...]]) -> list[dict[str, Array]]:
         """The fed tensors of each run: one, or one per cell; a port without cells gives every run the same."""
@@ -170,40 +157,21 @@ class Inference:
             raise ModelError(f"{self.manifest}: a model with state runs whole views: leave the step 'cells' out")
         return [{port: tensors[n % len(tensors)] for port, tensors in made.items()} for n in range(count)]
 
-    def _infer(self, rounds: list[dict[str, Array]], view: View, begin: float) -> Inferred:
+    def _infer(self, rounds: list[dict[str, Array]], names: list[bytes], view: View, begin: float) -> Inferred:
         """As the decoder sees it, before the [[post]] steps."""
-        names = [digest(fed) for fed in rounds]
-        prepared = self._timer()
-        ran = [self._look_up_or_run(fed, name) for fed, name in zip(rounds, names, strict=True)]
+        prepared, ask = self._timer(), not self.computes_all
+        answers = [self._answer(fed, name, ask_cache=ask) for fed, name in zip(rounds, names, strict=True)]
         done = self._timer()
-        raw = ran[0].outputs
-        self._carry(raw)
+        raw = answers[0].outputs
+        self._answer.carry(raw)
         if view.cells:
-            raw = {port: np.stack([one.outputs[port] for one in ran]) for port in raw}
+            raw = {port: np.stack([one.outputs[port] for one in answers]) for port in raw}
         findings = self._decode(raw, view) if self._decoder else ()
         timings_ms = {"pre": (prepared - begin) * 1e3, "post": (self._timer() - done) * 1e3}
-        missed = [one.run_ms for one in ran if one.cache == "miss"]
+        missed = [one.run_ms for one in answers if one.cache == "miss"]
         if missed:
             timings_ms["run"] = sum(missed)
         return Inferred(findings, raw, "miss" if missed else "exact", timings_ms, _joined(names), len(missed))
-
-    def _carry(self, raw: Tensors) -> None:
-        self._state = {pair.input: raw[pair.output] for pair in self.manifest.states}
-        for array in self._state.values():
-            array.flags.writeable = False  # whoever got the outputs holds the same array
-
-    def _look_up_or_run(self, fed: dict[str, Array], name: bytes) -> _Ran:
-        cache = None if self.computes_all else self._cache
-        key = digest(self._state, self._salt + name) if cache else b""
-        if cache and (held := cache.get(key)) is not None:
-            return _Ran(held, "exact", 0.0)
-        begin = self._timer()
-        raw = self.runner.run({**fed, **self._constants, **self._state})
-        run_ms = (self._timer() - begin) * 1e3
-        _refuse_nan(self.runner, raw)
-        if cache:
-            cache.put(key, raw, run_ms)
-        return _Ran(raw, "miss", run_ms)
 
     def _decode(self, raw: Tensors, view: View) -> tuple[Finding, ...]:
         assert self._decoder is not None
@@ -211,7 +179,7 @@ class Inference:
         return decoded(self._decoder, real, view, self.manifest.labels)
 
 
-def _answer(inferred: Inferred, seen: View) -> Answer:
+def _kept(inferred: Inferred, seen: View) -> Answer:
     """What may stand for a later picture: without the pixels, which may be a camera's buffer."""
     bare = replace(seen, data=seen.data[:0].copy())
     cost_ms = sum(inferred.timings_ms.values())
@@ -253,14 +221,6 @@ def _step(manifest: Manifest, kind: str, table: Mapping[str, Any]) -> Any:
         return make_step(kind, table, f"{manifest} [{kind}]")
     except ConfigError as exc:
         raise ModelError(str(exc)) from exc
-
-
-def _refuse_nan(runner: Runner, raw: Tensors) -> None:
-    for name, array in raw.items():
-        if has_nan(array):
-            model = runner.info.model
-            words = f"{model.name} {model.version}: output '{name}' contains NaN"
-            raise ModelError(f"{words}: the input is beyond what the model was made for, or the model is damaged")
 
 
 def _joined(names: list[bytes]) -> str:

@@ -116,7 +116,7 @@ def test_the_table_is_the_slow_way_on_all_pixel_values(port_dtype, rounding, ste
     every = np.arange(256, dtype=np.uint8).reshape(16, 16)
     pixels = np.stack([every, every.T, every[::-1]], axis=-1)
     slow = quantise(step(View(pixels)).data, port) if scale else step(View(pixels)).data.astype(port_dtype)
-    (fast,), _ = Feed(port, (step,))(View(pixels))
+    (fast,) = Feed(port, (step,))(View(pixels)).tensors
     assert fast.dtype == port_dtype
     assert (fast[0] == slow).all()
 
@@ -132,9 +132,9 @@ def test_a_tensor_with_channels_first_is_filled_with_the_same_numbers(step):
     feeding = Feed(port, (step,))
     for seed in (1, 2):
         pixels = np.random.default_rng(seed).integers(0, 256, (12, 20, 3), np.uint8)
-        (filled,), seen = feeding(View(pixels))
-        assert filled.tobytes() == fit(step(View(pixels)).data, port).tobytes()
-        assert seen.data is pixels
+        fed = feeding(View(pixels))
+        assert fed.tensors[0].tobytes() == fit(step(View(pixels)).data, port).tobytes()
+        assert fed.view.data is fed.stands[0] is pixels
 
 
 def test_values_for_the_wrong_number_of_channels_are_refused_on_every_way():
@@ -160,9 +160,9 @@ def test_a_step_that_looks_at_neighbours_is_not_folded():
             return replace(seen, data=seen.data * 2.0)
 
     port = Input("x", (1, 2, 2), "float32")
-    (mirrored,), _ = Feed(port, (Mirror(),))(View(np.array([[0, 255], [255, 0]], np.uint8)))
+    (mirrored,) = Feed(port, (Mirror(),))(View(np.array([[0, 255], [255, 0]], np.uint8))).tensors
     assert mirrored[0].tolist() == [[1, 0], [0, 1]]
-    (doubled,), _ = Feed(port, (Double(),))(View(np.full((2, 2), 0.25)))
+    (doubled,) = Feed(port, (Double(),))(View(np.full((2, 2), 0.25))).tensors
     assert doubled[0].tolist() == [[0.5, 0.5], [0.5, 0.5]]
 
 

@@ -129,8 +129,8 @@ class Tryout:
                 continue
             tables = [table for table in self.manifest.pre if table.get("input", first) == port.name]
             steps = tuple(_pre(table, str(self.manifest)) for table in tables)
-            tensors, left = Feed(port, steps)(view)
-            made[port.name] = (tensors[0], left)
+            fed = Feed(port, steps)(view)
+            made[port.name] = (fed.tensors[0], fed.view)
         return made
 
 
