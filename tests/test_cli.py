@@ -1,6 +1,7 @@
 """What commands print: lines by docs/cli.schema.json, exit statuses, errors that say what to do."""
 
 import fcntl
+import importlib
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ import wave
 import jsonschema
 import pytest
 
+from agent.cli import main
 from agent.cli.terminal import aligned, counted
 from tests.agents import MODELS, PIPELINES, ROOT, limpet
 
@@ -36,6 +38,22 @@ def _lines(out, kind):
     for line in lines:
         jsonschema.validate(line, part)
     return lines
+
+
+@pytest.mark.parametrize(("words", "option"), [(["check"], "--config"), (["status"], "--config"),
+                                               (["watch"], "--reader"), (["models", "list"], "")])  # fmt: skip
+def test_where_nothing_is_installed_the_option_is_named(capsys, monkeypatch, tmp_path, words, option):
+    """Whoever named a file knows the option; what works without a configuration says nothing of it."""
+    importlib.import_module(f"agent.cli.{words[0]}")  # with the place that it has, for the tests after this one
+    monkeypatch.setattr("agent.cli.watch.DEFAULT_READER", tmp_path / "reader.toml")
+    monkeypatch.setattr("agent.cli.modelscatalogue.DEFAULT_CONFIG", tmp_path / "limpet.toml")
+    monkeypatch.setattr("agent.cli.options.DEFAULT_CONFIG", tmp_path / "limpet.toml")
+    hint = f"That is where an installation has it; name another with {option} FILE\n"
+    status = main(words)
+    assert (status, hint in capsys.readouterr().err) == ((2, True) if option else (0, False))
+    if option:
+        assert main([*words, option, str(tmp_path / "other.toml")]) == 2
+        assert "installation" not in capsys.readouterr().err
 
 
 def test_one_of_a_thing_has_no_s():

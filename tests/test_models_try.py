@@ -144,11 +144,14 @@ def test_what_cannot_be_tried_is_told_with_what_to_do(here, capsys):
     (here / "notes.txt").write_text("hello")
     (here / "bad.onnx").write_bytes(b"no model")
     (here / "empty").mkdir()
+    (here / "roots" / "yolo").mkdir(parents=True)
+    (here / "roots" / "yolo" / "model.toml").touch()
     model = "model/yolo.onnx"
     cases = [
         (1, ("bad.onnx", "street.png"), "refuses the model"),
         (2, ("empty", "street.png"), "there is no model.toml in it: it holds no model either"),
         (2, ("model", "street.png"), "write one: limpet models new model/yolo.onnx --write"),
+        (2, ("roots", "street.png"), "name one of the models in it: roots/yolo"),
         (1, ("nosuch", "street.png"), "model 'nosuch' is in none of"),
         (2, (model, "nosuch.png"), "nosuch.png: there is no such file"),
         (1, (model, "notes.txt"), "notes.txt"),

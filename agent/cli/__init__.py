@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from agent import __version__
+from agent.cli import options
 from agent.cli.terminal import shown
 from agent.errors import ConfigError, LimpetError
 
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = module.run(args)
         sys.stdout.flush()
     except ConfigError as exc:
-        print(f"limpet {args.command}: {shown(str(exc))}", file=sys.stderr)
+        print(f"limpet {args.command}: {shown(str(exc))}{_not_installed(args, exc)}", file=sys.stderr)
         return 2
     except LimpetError as exc:
         print(f"limpet {args.command}: {shown(str(exc))}", file=sys.stderr)
@@ -68,6 +69,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as exc:  # files are the commands' business; what is left is our own output
         return _output_failed(args.command, exc)
     return status
+
+
+def _not_installed(args: argparse.Namespace, exc: ConfigError) -> str:
+    """A hint where the file that an installation has is missing, and no other was named."""
+    if isinstance(exc.__cause__, FileNotFoundError):
+        for option, usual in (("config", "limpet.toml"), ("reader", "reader.toml")):
+            path = getattr(args, option, None)
+            if path == options.DEFAULT_CONFIG.with_name(usual) and str(exc).startswith(f"{path}: "):
+                return f"\nThat is where an installation has it; name another with --{option} FILE"
+    return ""
 
 
 def _open_streams() -> None:

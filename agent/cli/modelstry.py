@@ -123,10 +123,17 @@ def _described(word: str, roots: Sequence[Path]) -> Iterator[tuple[Manifest, Pat
             yield manifest, path.parent
         return
     if path.is_dir() and not holds_model(path):
-        files = sorted(file.name for file in path.iterdir() if file.suffix.lower() in FORMATS)
-        words = f"write one: limpet models new {path / files[0]} --write" if files else "it holds no model either"
-        raise ConfigError(f"{path}: there is no model.toml in it: {words}")
+        raise ConfigError(f"{path}: there is no model.toml in it: {_instead(path)}")
     yield find(path.absolute() if path.exists() else path, roots), None
+
+
+def _instead(folder: Path) -> str:
+    """What to do with a folder that has no manifest."""
+    if files := sorted(file.name for file in folder.iterdir() if file.suffix.lower() in FORMATS):
+        return f"write one: limpet models new {folder / files[0]} --write"
+    if models := sorted(str(inner) for inner in folder.iterdir() if inner.is_dir() and holds_model(inner)):
+        return f"name one of the models in it: {', '.join(models)}"
+    return "it holds no model either"
 
 
 def _in_pipeline(manifest: Manifest, path: Path | None) -> Manifest:
