@@ -5,6 +5,7 @@ in `pipelines.image`. Owns nothing that a model decides: decoders make the boxes
 zones need nothing else.
 """
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -113,7 +114,6 @@ def to_source(boxes: Array, view: View, cell: int | None = None) -> Array:
 
     `cell`: they were found in that cell of the view. Raises ModelError when there is no such cell.
     """
-    times = boxes.shape[1] // 2
     if cell is None:
         scale, offset = view.scale, view.offset
     else:
@@ -122,5 +122,15 @@ def to_source(boxes: Array, view: View, cell: int | None = None) -> Array:
         left, top, right, bottom = view.cells[cell]
         width, height = picture_size(view)
         scale, offset = ((right - left) / width, (bottom - top) / height), (left, top)
-    moved: Array = boxes * np.array(scale * times) + np.array(offset * times)
-    return moved if view.size == (0, 0) else moved.clip(0.0, np.array(view.size * times, np.float64))
+    factors, shift, limits = _way_back(scale, offset, view.size, boxes.shape[1] // 2)
+    moved: Array = boxes * factors
+    moved += shift
+    return moved if view.size == (0, 0) else np.minimum(np.maximum(moved, 0.0, out=moved), limits, out=moved)
+
+
+@lru_cache(maxsize=64)
+def _way_back(
+    scale: tuple[float, float], offset: tuple[float, float], size: tuple[int, int], times: int
+) -> tuple[Array, Array, Array]:
+    """Factors, shift and limits of rows of `times` points; a stream's pictures all go the same way."""
+    return np.array(scale * times), np.array(offset * times), np.array(size * times, np.float64)

@@ -9,6 +9,8 @@ from typing import Any
 from agent.records import Finding
 from agent.settings.rules import RuleCommon, RuleConfig
 
+EVERY = ("*",)
+"""The patterns of a rule that looks at all labels, which most do."""
 MAX_LABELS = 64
 """Labels that one rule watches at a time: more than a scene holds, few enough that no input can fill the memory."""
 
@@ -37,11 +39,16 @@ def pattern(rule: RuleCommon) -> str:
 def by_label(rule: RuleCommon, findings: tuple[Finding, ...]) -> dict[str, tuple[Finding, ...]]:
     """The findings that the rule looks at, by the label it watches, best first."""
     patterns = (rule.label,) if isinstance(rule.label, str) else rule.label
+    every = patterns == EVERY
     found: dict[str, list[Finding]] = {}
     for finding in findings:
-        if finding.score >= rule.min_score and any(fnmatchcase(finding.label, p) for p in patterns):
+        if finding.score >= rule.min_score and (every or any(fnmatchcase(finding.label, p) for p in patterns)):
             found.setdefault(pattern(rule) if rule.together else finding.label, []).append(finding)
-    return {label: tuple(sorted(group, key=lambda f: -f.score)) for label, group in found.items()}
+    return {label: tuple(sorted(group, key=_falling)) for label, group in found.items()}
+
+
+def _falling(finding: Finding) -> float:
+    return -finding.score
 
 
 def number(value: float | str | None) -> float | None:

@@ -37,8 +37,8 @@ period_s = 0.001
 """One event per view: each view ends the period of the one before."""
 NO_CACHE = "\n[cache]\nenabled = false\n"
 """For limpet.toml: every picture is computed."""
-LOOK_S = 0.2
-"""How often a running agent is asked how far it is, seconds: asking costs it half a millisecond."""
+LOOK_S = 0.5
+"""How often a running agent is asked how far it is, seconds: asking costs it up to two milliseconds."""
 
 
 @dataclass(slots=True)
