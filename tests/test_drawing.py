@@ -218,6 +218,28 @@ def test_a_plot_tints_what_was_found_and_draws_a_bar_as_high_as_its_score():
     assert (made[60:260, 150 + round(0.5 * 1226)] == 255).all(axis=1).sum() > 50
 
 
+def test_bars_over_each_other_have_one_score():
+    """That of the best one; numbers under other bars would be unreadable. Bars side by side have one each."""
+    curve = Curve("sound", np.linspace(0, 4, 4000), np.zeros(4000))
+
+    def inked(*spans):
+        """The columns in which something is written on a bar."""
+        found = [Finding("yes", score, interval=span) for score, span in spans]
+        row = plotted("t", [curve], found)[-92:-56, 150:]
+        bar = np.all(row == np.array(colour_of("yes")), axis=2)
+        paper = np.all(row > 220, axis=2)
+        return np.flatnonzero((bar.any(axis=0)) & ((~bar & ~paper).any(axis=0)))
+
+    over = inked((0.9, (0.0, 1.0)), (0.96, (0.5, 1.5)), (0.93, (1.0, 2.0)))
+    second = 1226 / 4
+    assert over.size
+    assert over.min() > 0.5 * second
+    assert over.max() < second
+    beside = inked((0.9, (0.0, 1.0)), (0.96, (2.0, 3.0)))
+    assert beside.min() < 0.5 * second
+    assert beside.max() > 2 * second
+
+
 def test_a_plot_loses_no_peak_of_a_long_sound():
     """One sample of a million is a line from top to bottom."""
     curve = sound(1000.0)

@@ -159,18 +159,31 @@ def _height(value: float, low: float, high: float, top: int) -> int:
 
 
 def _row(canvas: Array, label: str, found: Sequence[Finding], span: Span, top: int, most: float, colour: Bgr) -> None:
-    """The findings of a label as bars, with their scores where there is room."""
+    """The findings of a label as bars, with a score where there is room: of bars over each other, the best one's."""
     foot, room = top + _ROW - 4, _ROW - 10
     draw.thin(canvas, np.array([(_LEFT, foot), (WIDE - _RIGHT, foot)]), _GRID)
     _right_of(canvas, draw.shortened(label, _FONT - 2, _LEFT - 20), foot - room // 2 - _FONT // 2)
-    for finding in found:
+    heights = [max(2, round(room * min(1.0, max(0.0, finding.score / most)))) for finding in found]
+    for finding, high in zip(found, heights, strict=True):
         left, right = _columns(finding, span)
-        high = max(2, round(room * min(1.0, max(0.0, finding.score / most))))
         draw.fill(canvas, (left, foot - high, max(left + 2, right - 1), foot), colour)
-        text = f"{finding.score:.2f}"
-        wide = draw.text_width(text, _FONT - 2, 600)
-        if right - left > wide + 8 and high > _FONT:
+    for i in _best(found, span):
+        (left, right), high, text = _columns(found[i], span), heights[i], f"{found[i].score:.2f}"
+        if right - left > draw.text_width(text, _FONT - 2, 600) + 8 and high > _FONT:
             draw.words(canvas, text, (left + 5, foot - high // 2 - _FONT // 2), ink_on(colour), _FONT - 2, 600)
+
+
+def _best(found: Sequence[Finding], span: Span) -> list[int]:
+    """The best of each group of findings whose bars lie over each other, as those of overlapping windows do."""
+    best, until = list[int](), -1
+    for i in sorted(range(len(found)), key=lambda i: _columns(found[i], span)):
+        left, right = _columns(found[i], span)
+        if left >= until:
+            best.append(i)
+        elif found[i].score > found[best[-1]].score:
+            best[-1] = i
+        until = max(until, right)
+    return best
 
 
 def _axis(canvas: Array, span: Span, y: int) -> None:
