@@ -12,7 +12,7 @@ import pytest
 from agent.loading import open_model
 from agent.manifest import load_manifest
 from tests.agents import ROOT
-from tools.bench import audio, chart, films, floors, latency, pipelines, start, streams, video
+from tools.bench import audio, chart, films, floors, latency, pipelines, start, streams, video, wire
 from tools.bench.__main__ import NAMES, SECTIONS, main
 from tools.bench.detectors import CLASSES, DETECTORS, SEEN, write
 from tools.bench.floors_audio import mel_bands
@@ -37,7 +37,7 @@ def fresh(tmp_path, monkeypatch):
     return Run(tmp_path / "run", quick=True)
 
 
-@pytest.mark.parametrize("section", [pipelines, latency])
+@pytest.mark.parametrize("section", [pipelines, latency, wire])
 def test_a_section_measures_on_a_fresh_clone(fresh, section):
     """On a film and models made here, with the real agent and a real broker: finite numbers, a table, drawings."""
     figures = section.measure(fresh)

@@ -24,7 +24,7 @@ PUBLISHED = ROOT / "docs" / "performance"
 
 NAMES = (
     "video", "audio", "latency", "start", "pipelines", "streams",
-    "rates", "disk", "backlog", "flush", "host", "similar", "memory",
+    "rates", "wire", "disk", "backlog", "flush", "host", "similar", "memory",
 )  # fmt: skip
 SECTIONS = {name: f"tools.bench.{name}" for name in NAMES}
 """name -> module, in the order of running."""

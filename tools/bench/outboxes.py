@@ -73,20 +73,20 @@ class Place:
     keys: DemoKeys
     port: int
 
-    def config(self, batch: int) -> UplinkConfig:
+    def config(self, batch: int, **changes: float) -> UplinkConfig:
         """What an uplink of up to `batch` events in a message is told."""
         mine = self.keys.clients["device"]
         return UplinkConfig(
             broker=f"mqtts://localhost:{self.port}", ca_file=self.keys.authority, batch_events=batch,
-            certificate=mine.certificate, key=mine.key, window=WINDOW,
+            certificate=mine.certificate, key=mine.key, window=WINDOW, **changes,
         )  # fmt: skip
 
-    def uplink(self, store: Store, batch: int) -> Uplink:
-        """An uplink that empties `store`, sealing for one reader."""
+    def uplink(self, store: Store, batch: int, **changes: float) -> Uplink:
+        """An uplink that empties `store`, sealing for one reader; `changes` of its settings."""
         identity = DeviceIdentity("site", "device", SigningKey.load(self.keys.device.key), b"")
         reader = ReaderPublic.load(self.keys.reader.certificate)
         subject = Subject(Topics("site", "device"), dict)
-        return Uplink(self.config(batch), subject, store, lambda: Sealer(identity, [reader]), open_link=Link)
+        return Uplink(self.config(batch, **changes), subject, store, lambda: Sealer(identity, [reader]), open_link=Link)
 
 
 @contextmanager
