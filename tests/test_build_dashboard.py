@@ -1,6 +1,7 @@
 """`tools/build_dashboard.py` where the network is not: it says so once, and `make run` does not wait for it again."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,8 @@ def test_what_failed_once_is_not_waited_for_again(build, tmp_path):
     assert (first.returncode, first.stdout.count("Building the dashboard")) == (1, 1)
     for said in ("failed, see the network", "without the browser page; the terminal view needs", "make dashboard"):
         assert said in first.stderr
+    assert re.search(r"reason: .*ECONNREFUSED|ERROR: ", first.stderr), "what the network said"
+    assert first.stderr.count("\n") <= 4
     again = build("--once")
     assert (again.returncode, again.stderr, again.stdout.count("\n")) == (1, "", 1)
     for said in ("without the browser page", "before: ", "failed, see the network", "make dashboard tries again"):

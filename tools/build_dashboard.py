@@ -110,8 +110,9 @@ def _call(command: list[str], what: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise BuildError(f"{what} could not run: {exc}") from exc
     if done.returncode:
-        last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
-        raise BuildError(f"{what} failed, see the network (its proxy, its certificates):\n{last}")
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        told = [line for line in lines if "reason:" in line or "ERROR:" in line][:2] or lines[-5:]
+        raise BuildError("\n".join([f"{what} failed, see the network (its proxy, its certificates):", *told]))
 
 
 def _digest() -> str:
