@@ -190,6 +190,19 @@ def test_a_loss_is_told_although_no_event_follows(tmp_path):
             assert listener.read(lambda: len(listener.gaps()) == 2)
 
 
+def test_large_events_that_gathered_all_go(tmp_path):
+    """Although the store hands them over a few megabytes at a time, and tells of them once."""
+    with mosquitto(tmp_path) as broker, open_store(tmp_path / "outbox") as store:
+        uplink = make_uplink(broker.uplink(gather_s=2.0), store, Keys())
+        with running(store.run, uplink.run):
+            store.accept(draft())
+            assert until(lambda: uplink.stats()["acked_events"] == 1)
+            for i in range(70):
+                store.accept(draft(i=i, size=100_000))
+            assert uplink.stats()["sent_events"] == 1
+            assert until(lambda: uplink.stats()["acked_events"] == 71)
+
+
 def _commits(store):
     """How many events each commit writes, from now on."""
     sizes, settled = [], store._book.settled

@@ -282,6 +282,23 @@ def test_an_oversize_event_is_refused_with_its_reason_and_told(tmp_path):
         assert [(g["reason"], g["first"], g["last"], g["count"]) for g in gaps(store)] == [("oversize", 0, 0, 1)]
 
 
+def test_large_events_are_taken_a_few_megabytes_at_a_time(tmp_path):
+    """In order, and what only pends comes after the last of the disk, not after the first portion."""
+    with open_store(tmp_path) as store, running(store.run):
+        tickets = [store.accept(draft(i=i, size=100_000)) for i in range(70)]
+        tickets.append(store.accept(draft("gate", event_class="routine")))
+        assert until(lambda: all(ticket.state == "durable" for ticket in tickets))
+        tickets.append(store.accept(draft("gate", i=1, event_class="routine")))
+        places, portions = [], 0
+        while portion := store.take(places[-1] if places else 0, 1000):
+            assert sum(len(entry.body) for entry in portion) < 8 << 20
+            places += [entry.n for entry in portion]
+            portions += 1
+        assert portions == 2
+        assert places == list(range(1, len(tickets) + 1))
+        assert tickets[-1].state == "pending"
+
+
 def test_a_stream_that_no_topic_can_hold_is_refused():
     """Names with slashes or wildcards would break out of the topic tree."""
     from agent.store.streams import checked_name

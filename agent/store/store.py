@@ -20,7 +20,7 @@ from agent.records import Draft, Event
 from agent.settings.store import StoreSettings
 from agent.store.batch import EventRow
 from agent.store.book import Book
-from agent.store.database import Database
+from agent.store.database import READ_BYTES, Database
 from agent.store.faults import DamagedError
 from agent.store.keeper import Alarm, Keeper
 from agent.store.tickets import Entry, StoreKey, Ticket, aad_of, text_id
@@ -78,7 +78,8 @@ class Store:
     def take(self, after: int, limit: int, upto: int | None = None, patience_s: float = 0.5) -> list[Entry] | None:
         """Up to `limit` events in order of acceptance with `after` < n <= `upto`, none of them acknowledged or parked.
 
-        None when the disk cannot be asked now: it is in trouble, or busy for longer than `patience_s`.
+        Fewer when they are large: `last_n` then says that there are more. None when the disk cannot be asked now: it
+        is in trouble, or busy for longer than `patience_s`.
         """
         if self._book.gap_rows:
             self._want_gaps.set()
@@ -89,9 +90,8 @@ class Store:
         if db is None or not db.lock.acquire(timeout=patience_s):
             return None
         try:
-            found = self._read(db, after, upto, limit)
-            last = found[-1].n if found else after
-            more = self._book.waiting(last, upto, limit - len(found)) if len(found) < limit else []
+            found, last = self._read(db, after, upto, limit)
+            more = self._book.waiting(last, upto, limit - len(found)) if last is not None else []
         except StoreError as exc:
             self._damage = exc if isinstance(exc, DamagedError) else self._damage
             return None
@@ -99,14 +99,21 @@ class Store:
             db.lock.release()
         return found + more
 
-    def _read(self, db: Database, after: int, upto: int | None, limit: int) -> list[Entry]:
+    def _read(self, db: Database, after: int, upto: int | None, limit: int) -> tuple[list[Entry], int | None]:
+        """Events of the disk, and after which place to go on in memory; None while the disk has more."""
         found: list[Entry] = []
         names = {s.key: s.name for s in self._book.streams()}
-        while len(found) < limit and (rows := db.read(after, upto, limit - len(found))):
+        room = READ_BYTES
+        while len(found) < limit and room > 0:
+            rows = db.read(after, upto, limit - len(found))
+            if not rows:
+                return found, after
             after = rows[-1].n
             opened = (self._opened(row, names[row.stream]) for row in self._book.unacknowledged(rows))
-            found += [entry for entry in opened if entry]
-        return found
+            fresh = [entry for entry in opened if entry]
+            room -= sum(len(entry.body) for entry in fresh)
+            found += fresh
+        return found, None
 
     def _opened(self, row: EventRow, stream: str) -> Entry | None:
         try:

@@ -158,7 +158,7 @@ class Queue:
                 self._gathering.again(now_s)  # what only pends stays live
             elif entries:
                 self._bring_live(entries, now_s)
-                if len(entries) == most:
+                if len(entries) == most or entries[-1].n < self._source.last_n:  # more than may be taken at a time
                     self._gathering.again(now_s)
         return self._still_good(self._live_ready, now_s)
 
