@@ -1,6 +1,7 @@
 """What `limpet models try` says when nothing is found: how near the best score came."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -56,6 +57,19 @@ def test_the_best_is_that_of_all_views_and_of_no_ignored_label():
     best = {label: row for label, row in zip(load_manifest(MANIFESTS / "wakeword").labels, zip(*scores, strict=True),
                                              strict=True) if label == "marvin"}  # fmt: skip
     assert nearest("wakeword", scores) == f"best {max(best['marvin']):.3f} of 'marvin', threshold 0.95"
+
+
+def test_labels_that_the_steps_behind_are_after_come_first(strict, capsys):
+    """A detector of persons that saw a dog says how near a person came; nobody asked about dogs."""
+    model = strict / "model" / "model.toml"
+    keep = '[[post]]\nstep = "keep_labels"\nlabels = ["person"]\n\n[[artifact]]'
+    text = model.read_text().replace("[[artifact]]", keep)
+    model.write_text(text.replace("threshold = 0.95", "threshold = 0.5"))
+    out = tried(capsys, "model", "street.png")[1]
+    assert re.search(r"nothing found: best 0\.0[45]\d of 'person', threshold 0\.5\n", out)
+    model.write_text(model.read_text().replace('labels = ["person"]', 'labels = ["nobody"]'))
+    said = "nothing found: best 0.900 of 'dog', which [[post]] keep_labels left out\n"
+    assert said in tried(capsys, "model", "street.png")[1]
 
 
 def test_what_keeps_back_a_good_score_is_named():

@@ -17,6 +17,10 @@ from pipelines.outputs import decoded
 
 _LIMITS = ("threshold", "on", "score")
 """What steps call the score from which they let something through."""
+_ALL: dict[str, Any] = {
+    "thresholds": {}, "ignore": (), "top": 100, "top_k": 1000, "max_findings": 1000, "nms_iou": 1.0,
+}  # fmt: skip
+"""Keys of decoders that hold something back, at the values at which they hold back least."""
 _KEYS = ("ignore", "min_points")
 """Keys of decoders that keep back what reaches the threshold."""
 
@@ -37,6 +41,7 @@ class Nearest:
         self._manifest = manifest
         self._decoder = make_step("decoder", manifest.decoder, str(manifest)) if manifest.decoder else None
         self._loose = _loose(self._decoder)
+        self._posts = make_posts(manifest.post, str(manifest))
         self.best: Near | None = None
         """None: no view was decoded, or nothing can be said, as by a decoder that knows no threshold."""
 
@@ -49,9 +54,15 @@ class Nearest:
         except LimpetError:  # of candidates that nobody asked for
             return
         ignored = getattr(self._decoder, "ignore", ())
-        for finding in found:
-            if finding.label not in ignored and (self.best is None or finding.score > self.best.finding.score):
-                self.best = Near(finding, _least(self._decoder, finding.label))
+        known = [finding for finding in found if finding.label not in ignored]
+        best = max(known, key=self._rank, default=None)
+        if best is not None and (self.best is None or self._rank(best) > self._rank(self.best.finding)):
+            self.best = Near(best, _least(self._decoder, best.label))
+
+    def _rank(self, finding: Finding) -> tuple[bool, float]:
+        """A label that the steps behind the decoder are after counts before any other."""
+        wanted = all(step.says((finding.label,)) for step in self._posts if hasattr(step, "says"))
+        return wanted, finding.score
 
     def words(self) -> str:
         """"best 0.310 of 'person', threshold 0.5", or what else kept it back; empty when nothing can be said."""
@@ -60,12 +71,10 @@ class Nearest:
         said = f"best {self.best.finding.score:.3f} of '{self.best.finding.label}'"
         if self.best.finding.score < self.best.least:
             return f"{said}, threshold {self.best.least:g}"
-        steps = ", ".join(_limits(step, table["step"]) for step, table in self._posts())
+        named = zip(self._posts, self._manifest.post, strict=True)
+        steps = ", ".join(_limits(step, table["step"]) for step, table in named)
         keys = " or ".join(key for key in _KEYS if getattr(self._decoder, key, ()))
         return f"{said}, which {f'[[post]] {steps}' if steps else f'[decoder] {keys}'.strip()} left out"
-
-    def _posts(self) -> list[tuple[Any, Any]]:
-        return list(zip(make_posts(self._manifest.post, str(self._manifest)), self._manifest.post, strict=True))
 
 
 def _loose(decoder: Any) -> Decoder | None:
@@ -77,8 +86,7 @@ def _loose(decoder: Any) -> Decoder | None:
     if "threshold" not in keys:
         return None
     told = {"always": True} if "always" in keys else {"threshold": 0.0}
-    loose = {"thresholds": {}, "ignore": (), "top": 100, "top_k": 1000}
-    made: Decoder = dataclasses.replace(decoder, **told, **{key: value for key, value in loose.items() if key in keys})
+    made: Decoder = dataclasses.replace(decoder, **told, **{key: _ALL[key] for key in keys & _ALL.keys()})
     return made
 
 
