@@ -88,6 +88,16 @@ def test_a_package_that_is_not_allowed_is_listed_and_not_imported(tmp_path):
     assert "not allowed  extra 1.0: pre it" in out
 
 
+def test_a_package_that_is_not_found_was_looked_for_somewhere(tmp_path):
+    """Which the message says, because `[plugins] folder` may be another's."""
+    config = tmp_path / "limpet.toml"
+    config.write_text('schema = 1\n[plugins]\nfolder = "mine"\n')
+    child = limpet("plugin", "check", "./nosuch", "--config", config)
+    _, err = child.communicate(timeout=60)
+    said = f"./nosuch: it is no folder, and no package of that name in {tmp_path}/mine"
+    assert (child.returncode, said in err) == (2, True), err
+
+
 # --- broken promises --------------------------------------------------------------------------------------------------
 
 

@@ -85,7 +85,8 @@ def _wanted(name: str, config: PluginsConfig) -> Plugin:
     else:
         plugin = find(canonical(name), config)
     if plugin is None or not plugin.offers:
-        raise ConfigError(f"{name}: no package of that name offers a step, decoder or source: limpet plugin list")
+        where = f"is no folder, and no package of that name in {config.folder} or the environment"
+        raise ConfigError(f"{name}: it {where} offers a step, decoder or source: limpet plugin list shows them")
     if plugin.problem:
         raise ConfigError(f"plugin {plugin.name}: {plugin.problem}")
     if str(plugin.folder) not in sys.path:
