@@ -21,6 +21,7 @@ from agent.store.register import Register
 from agent.store.streams import Stream, checked_name
 from agent.store.tickets import Entry, Pending, Ticket, raw_id
 
+NEVER_S = float("inf")
 BATCH_EVENTS = 1024
 DELETES = 500
 """Deletions per commit; more would let the write-ahead log grow."""
@@ -58,7 +59,7 @@ class Book:
         self.batch_bytes = 256 << 10
         """Most bytes of bodies in one commit."""
         self.counters = {"accepted": 0, "durable": 0, "published": 0, "acknowledged": 0, "evicted": 0}
-        self.watcher: Callable[[], None] | None = None
+        self.watcher: Callable[[bool], None] | None = None
         """Called, without the lock, when there is something new to publish."""
         self._settings = settings
         self._clock = clock
@@ -77,6 +78,11 @@ class Book:
         self._told: list[tuple[GapKey, int]] = []
         self._gap_events: set[int] = set()
         self._urgent = False
+        self._gathered_s = -NEVER_S
+        """When critical events were last collected for a commit, monotonic."""
+        self._critical_due_s = NEVER_S
+        """When those that gather now are collected."""
+        self._gathering_bytes = 0
         self._closed = False
 
     # --- offering -----------------------------------------------------------------------------------------------
@@ -86,13 +92,14 @@ class Book:
         with self.lock:
             if self._closed:
                 raise StoreError("outbox: it is closed: nothing is accepted after a stop")
-            ticket = Ticket(self._ids.make(), checked_name(draft.stream), -1, self.changed)
+            hurry = self._urge if draft.event_class == "critical" else None
+            ticket = Ticket(self._ids.make(), checked_name(draft.stream), -1, self.changed, hurry)
             if self._next_n is None:  # no database has been opened yet, so no number is known
                 self._hold_early(draft, ticket)
             else:
                 self._number(draft, ticket)
         if draft.event_class == "routine":
-            self._tell_watcher()
+            self._tell_watcher(urgent=False)
         return ticket
 
     def _hold_early(self, draft: Draft, ticket: Ticket) -> None:
@@ -118,13 +125,19 @@ class Book:
         if not gap and not self._fits(len(body), critical):
             self._refuse(ticket, "memory full")
             return None
-        due_s = now_s + (0.0 if critical else self._settings.routine_wait_s)
+        due_s = self._due_of(critical, now_s)
         pending = Pending(
             ticket, self._next_n, draft.event_class, draft.replay, gap, body, draft.t_wall_s, draft.t_mono_s, due_s
         )
         self._next_n += 1
-        self._hold(pending, stream, at_once=due_s <= now_s)
+        self._hold(pending, stream, now_s)
         return pending
+
+    def _due_of(self, critical: bool, now_s: float) -> float:
+        """When an event that comes now has to be written, monotonic."""
+        if critical:
+            return max(now_s, self._gathered_s + self._settings.gather_s)
+        return now_s + self._settings.routine_wait_s
 
     def _encoded(self, draft: Draft, ticket: Ticket, seq: int) -> bytes:
         ticket.seq = seq
@@ -133,12 +146,23 @@ class Book:
         except EnvelopeError as exc:
             raise StoreError(f"event on stream {draft.stream!r} cannot be written: {exc}") from exc
 
-    def _hold(self, pending: Pending, stream: Stream, *, at_once: bool) -> None:
+    def _hold(self, pending: Pending, stream: Stream, now_s: float) -> None:
         self._pending.add(pending)
         self.counters["accepted"] += 1
         stream.loose = stream.loose or pending.event_class == "routine"
-        if at_once or not stream.usable(pending.ticket.seq):
+        if pending.event_class == "critical" and pending.due_s > now_s:
+            self._gather(pending)
+        elif pending.due_s <= now_s or not stream.usable(pending.ticket.seq):
             self._urge()
+
+    def _gather(self, pending: Pending) -> None:
+        """Have a critical event written with its like: soon, or when they fill a commit."""
+        self._gathering_bytes += len(pending.body)
+        if self._gathering_bytes >= self.batch_bytes:
+            self._urge()
+        elif self._critical_due_s > pending.due_s:
+            self._critical_due_s = pending.due_s
+            self.work.notify_all()
 
     def _fits(self, size: int, critical: bool) -> bool:
         """Make room in memory by the configured policy: routine events give way first."""
@@ -163,10 +187,10 @@ class Book:
         self._urgent = True
         self.work.notify_all()
 
-    def _tell_watcher(self) -> None:
+    def _tell_watcher(self, *, urgent: bool) -> None:
         watcher = self.watcher
         if watcher is not None:
-            watcher()
+            watcher(urgent)
 
     # --- publishing ---------------------------------------------------------------------------------------------
 
@@ -207,9 +231,9 @@ class Book:
             taken = tuple(ns)
             self.counters["acknowledged"] += len(taken)
             self._gap_events.difference_update(taken)
-            self._recent.drop(taken)
-            pending, writing = self._pending, self._pending.writing
-            unwritten = [n for n in taken if n in pending and n not in writing] if len(pending) else []
+            for n in taken:
+                self._recent.drop(n)
+            unwritten = [n for n in taken if n in self._pending and n not in self._pending.writing]
             for n in unwritten:
                 self._pending.pop(n).ticket.state = "published"
             self.counters["published"] += len(unwritten)
@@ -226,7 +250,7 @@ class Book:
     def unacknowledged(self, rows: Iterable[EventRow]) -> list[EventRow]:
         """Those rows that do not only wait to be deleted; needs no lock either."""
         acked = self._acked
-        return [row for row in rows if row[0] not in acked]
+        return [row for row in rows if row.n not in acked]
 
     def park(self, n: int, reason: str) -> None:
         """Set an event aside with its reason; it stays in the outbox."""
@@ -264,15 +288,17 @@ class Book:
     def wait_for_work(self, longest_s: float) -> bool:
         """Wait until a commit is due, at most `longest_s`; True when one is."""
         with self.lock:
-            if not self._due():
-                self.work.wait(min(longest_s, self._due_in_s()))
+            while not self._due() and self.work.wait(min(longest_s, self._due_in_s())):
+                pass  # told of something that is due soon
             return self._due()
 
     def _due_in_s(self) -> float:
-        times = [] if (first := self._pending.due_s()) is None else [first]
+        times = [self._critical_due_s]
+        if (first := self._pending.due_s()) is not None:
+            times.append(first)
         if self._acked:
             times.append(next(iter(self._acked.values())) + self._settings.routine_wait_s)
-        return max(0.0, min(times, default=1e9) - self._clock.mono_s())
+        return max(0.0, min(times) - self._clock.mono_s())
 
     def _due(self) -> bool:
         return self._urgent or bool(self._gaps.spans) or self._due_in_s() <= 0.0
@@ -281,6 +307,7 @@ class Book:
         """Everything the next commit shall do, oldest first, up to the size of a batch."""
         with self.lock:
             inserts, more = self._pending.first(BATCH_EVENTS, self.batch_bytes)
+            self._collected(inserts)
             batch = Batch(
                 inserts=inserts, deletes=list(islice(self._acked, DELETES)), parks=self._parks, unpark=self._unpark,
                 gaps=self._gaps, told=self._told, clean=clean,
@@ -292,6 +319,11 @@ class Book:
             now_s, wait_s = self._clock.mono_s(), self._settings.routine_wait_s
             batch.streams = self.register.marks(left, now_s, wait_s, clean=clean)
             return batch
+
+    def _collected(self, inserts: Iterable[Pending]) -> None:
+        self._critical_due_s, self._gathering_bytes = NEVER_S, 0
+        if any(pending.event_class == "critical" for pending in inserts):
+            self._gathered_s = self._clock.mono_s()
 
     def settled(self, batch: Batch, outcome: Outcome) -> None:
         """The commit went through: resolve its tickets."""
@@ -306,7 +338,9 @@ class Book:
             self._note(outcome)
             self._keep(batch, outcome)
             self.changed.notify_all()
-        self._tell_watcher()
+        if batch.inserts or batch.unpark or outcome.gap_rows:  # losses are told to whoever takes
+            routine = bool(batch.inserts) and all(p.event_class == "routine" for p in batch.inserts)
+            self._tell_watcher(urgent=batch.unpark or not routine)
 
     def _keep(self, batch: Batch, outcome: Outcome) -> None:
         """Have what was just written at hand for the uplink, if there is one and it is not a backlog."""
@@ -384,6 +418,7 @@ class Book:
                 self._gaps.add(stream.key, "memory full", stream.next, stream.next + count - 1, count)
                 stream.next += count
             self._early_lost.clear()
+        self._tell_watcher(urgent=True)
 
     def lose(self, stream: str, first: int, last: int, count: int, reason: str, *, bound: bool) -> None:
         """Count what is gone without having been removed by a limit."""

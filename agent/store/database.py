@@ -21,6 +21,8 @@ from agent.store.tickets import Pending, raw_id
 
 CHUNK = 64
 """Rows dropped at a time when room is needed."""
+READ_ROWS, READ_BYTES = 32, 4 << 20
+"""Rows fetched at a time, and bytes of bodies after which a reading ends: large events must not fill the memory."""
 INSERTS = (90, 9, 1)
 """Rows that one statement may insert; older builds of SQLite take 999 values."""
 _DELETE = "delete from event where n between ? and ? returning stream"
@@ -98,13 +100,20 @@ class Database:
         return [(k, reason, bool(bound), first, last, count) for k, reason, bound, first, last, count in rows]
 
     def read(self, after: int, upto: int | None, limit: int) -> list[EventRow]:
-        """The oldest events after `after`, at most up to `upto`, that are not parked."""
-        rows: list[EventRow] = self._all(
-            "select n, id, stream, seq, gap, t_mono, body from event where n > ? and n <= ?"
-            " and n not in (select n from parked) order by n limit ?",
-            (after, upto if upto is not None else 1 << 62, limit),
-        )
-        return rows
+        """The oldest events after `after`, at most up to `upto`, that are not parked; fewer when they are large."""
+        found: list[EventRow] = []
+        room = READ_BYTES
+        with translated(self.path):
+            cursor = self._db.execute(
+                "select n, id, stream, seq, gap, t_mono, body from event where n > ? and n <= ?"
+                " and n not in (select n from parked) order by n limit ?",
+                (after, upto if upto is not None else 1 << 62, limit),
+            )
+            while room > 0 and (rows := cursor.fetchmany(READ_ROWS)):
+                found += map(EventRow._make, rows)
+                room -= sum(len(row[-1]) for row in rows)
+            cursor.close()
+        return found
 
     def rows(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Events with every clear column, for people; parked ones included."""

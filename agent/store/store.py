@@ -20,7 +20,7 @@ from agent.records import Draft, Event
 from agent.settings.store import StoreSettings
 from agent.store.batch import EventRow
 from agent.store.book import Book
-from agent.store.database import Database
+from agent.store.database import READ_BYTES, Database
 from agent.store.faults import DamagedError
 from agent.store.keeper import Alarm, Keeper
 from agent.store.tickets import Entry, StoreKey, Ticket, aad_of, text_id
@@ -78,7 +78,8 @@ class Store:
     def take(self, after: int, limit: int, upto: int | None = None, patience_s: float = 0.5) -> list[Entry] | None:
         """Up to `limit` events in order of acceptance with `after` < n <= `upto`, none of them acknowledged or parked.
 
-        None when the disk cannot be asked now: it is in trouble, or busy for longer than `patience_s`.
+        Fewer when they are large: `last_n` then says that there are more. None when the disk cannot be asked now: it
+        is in trouble, or busy for longer than `patience_s`.
         """
         if self._book.gap_rows:
             self._want_gaps.set()
@@ -89,9 +90,8 @@ class Store:
         if db is None or not db.lock.acquire(timeout=patience_s):
             return None
         try:
-            found = self._read(db, after, upto, limit)
-            last = found[-1].n if found else after
-            more = self._book.waiting(last, upto, limit - len(found)) if len(found) < limit else []
+            found, last = self._read(db, after, upto, limit)
+            more = self._book.waiting(last, upto, limit - len(found)) if last is not None else []
         except StoreError as exc:
             self._damage = exc if isinstance(exc, DamagedError) else self._damage
             return None
@@ -99,30 +99,37 @@ class Store:
             db.lock.release()
         return found + more
 
-    def _read(self, db: Database, after: int, upto: int | None, limit: int) -> list[Entry]:
+    def _read(self, db: Database, after: int, upto: int | None, limit: int) -> tuple[list[Entry], int | None]:
+        """Events of the disk, and after which place to go on in memory; None while the disk has more."""
         found: list[Entry] = []
         names = {s.key: s.name for s in self._book.streams()}
-        while len(found) < limit and (rows := db.read(after, upto, limit - len(found))):
-            after = rows[-1][0]
-            found += self._opened(self._book.unacknowledged(rows), names)
-        return found
+        room = READ_BYTES
+        while len(found) < limit and room > 0:
+            rows = db.read(after, upto, limit - len(found))
+            if not rows:
+                return found, after
+            after = rows[-1].n
+            opened = (self._opened(row, names[row.stream]) for row in self._book.unacknowledged(rows))
+            fresh = [entry for entry in opened if entry]
+            room -= sum(len(entry.body) for entry in fresh)
+            found += fresh
+        return found, None
 
-    def _opened(self, rows: list[EventRow], names: dict[int, str]) -> list[Entry]:
-        """What the rows hold; one that is damaged is removed, and told."""
-        bound = {key: aad_of(name, b"") for key, name in names.items()}
-        bodies = self._key.open_all([(body, bound[key] + raw) for _, raw, key, _, _, _, body in rows])
-        found, first_n, make = list[Entry](), self._book.first_n, Entry._make
-        for (n, raw, key, seq, gap, t_mono_s, _), body in zip(rows, bodies, strict=True):
-            if body is None:
-                log.error("store=damaged-row stream=%s seq=%d action=removed-and-told", names[key], seq)
-                self._book.discard(n, names[key], seq)
-                continue
-            found.append(make((n, raw, names[key], seq, gap == 1, body, t_mono_s if n >= first_n else None)))
-        return found
+    def _opened(self, row: EventRow, stream: str) -> Entry | None:
+        try:
+            body = self._key.open(row.body, aad_of(stream, row.id))
+        except EnvelopeError:
+            log.error("store=damaged-row stream=%s seq=%d action=removed-and-told", stream, row.seq)
+            self._book.discard(row.n, stream, row.seq)
+            return None
+        t_mono_s = row.t_mono_s if row.n >= self._book.first_n else None
+        return Entry(row.n, row.id, stream, row.seq, bool(row.gap), body, t_mono_s)
 
     def acknowledge(self, ns: Iterable[int]) -> None:
         """The broker has the events at these places. Touches memory only; the rows go with the next commit."""
         self._book.acknowledge(ns)
+        if self._book.gap_rows:  # those that waited until the gap records before them had arrived
+            self._want_gaps.set()
 
     def park(self, n: int, reason: str) -> None:
         """Set the event at `n` aside, so that it does not hold up the others; it stays and `reason` is kept with it."""
@@ -132,8 +139,8 @@ class Store:
         """Let every event that was set aside try again."""
         self._book.unpark()
 
-    def watch(self, watcher: Callable[[], None] | None) -> None:
-        """Call `watcher`, which must not block, whenever there is something new to take."""
+    def watch(self, watcher: Callable[[bool], None] | None) -> None:
+        """Call `watcher`, which must not block, whenever there is something new to take; True: not only routine."""
         self._book.watcher = watcher
 
     @property

@@ -1,9 +1,9 @@
 """What the store is given and hands out: a key; a ticket for an offer, an entry for a publisher."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from agent.records import EventClass
 
@@ -18,32 +18,41 @@ class StoreKey(Protocol):
     def seal(self, plain: bytes, aad: bytes) -> bytes: ...
     def seal_all(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]: ...
     def open(self, sealed: bytes, aad: bytes) -> bytes: ...
-    def open_all(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]: ...
 
 
 class Ticket:
     """The store's promise for one event. Reading `state` never blocks."""
 
-    __slots__ = ("_changed", "id", "reason", "seq", "state", "stream")
+    __slots__ = ("_changed", "_hurry", "id", "reason", "seq", "state", "stream")
 
-    def __init__(self, event_id: str, stream: str, seq: int, changed: threading.Condition) -> None:
+    def __init__(
+        self, event_id: str, stream: str, seq: int, changed: threading.Condition,
+        hurry: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        """`changed` is notified when a ticket is settled; `hurry` is called under its lock when somebody waits."""
         self.id = event_id
         self.stream = stream
         self.seq = seq
         self.state: State = "pending"
         self.reason = ""
         self._changed = changed
+        self._hurry = hurry
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it is settled; True when durable or published, False when evicted or still pending."""
+        """Wait until it is settled; True when durable or published, False when evicted or still pending.
+
+        A critical event that somebody waits for is written at once; a routine one takes its time.
+        """
         with self._changed:
+            if self._hurry is not None and self.state == "pending":
+                self._hurry()
             self._changed.wait_for(lambda: self.state != "pending", timeout_s)
         return self.state in ("durable", "published")
 
 
-class Entry(NamedTuple):
-    """One accepted event on its way out. `n` is its place in the order of acceptance on this device. A tuple, because a
-    backlog is read by the hundred thousand."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One accepted event on its way out. `n` is its place in the order of acceptance on this device."""
 
     n: int
     raw_id: bytes

@@ -17,8 +17,9 @@ from agent.clock import Clock
 from agent.envelope import EpochSpentError, KeyEnvelope, MessageType, Topics, Zip
 from agent.errors import EnvelopeError, UplinkError
 from agent.settings.uplink import UplinkConfig
+from agent.uplink.gathering import Gathering
 from agent.uplink.keyring import Keyring
-from agent.uplink.queue import Group, Queue, Source, Under
+from agent.uplink.queue import BUSY_S, Group, Queue, Source
 from agent.uplink.refusals import Refusals
 from agent.uplink.requests import Requests, Told
 from agent.uplink.tally import Tally
@@ -54,7 +55,7 @@ class Outbox(Source, Protocol):
     def acknowledge(self, ns: list[int]) -> None: ...
     def park(self, n: int, reason: str) -> None: ...
     def unpark(self) -> None: ...
-    def watch(self, watcher: Callable[[], None] | None) -> None: ...
+    def watch(self, watcher: Callable[[bool], None] | None) -> None: ...
     def remember(self, key: str, text: str) -> bool: ...
     def recall(self, key: str) -> str: ...
 
@@ -71,6 +72,14 @@ class Subject:
     """Where requests go and states come from; None: this device takes none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Under:
+    """One message under way."""
+
+    group: Group
+    size: int
+
+
 class Conversation:
     """Talks over one connection."""
 
@@ -83,6 +92,7 @@ class Conversation:
         outbox: Outbox,
         sealer: Sealing,
         refusals: Refusals,
+        gathering: Gathering,
         tally: Tally,
         clock: Clock,
         *,
@@ -99,10 +109,10 @@ class Conversation:
         self._window = 1 if careful else granted.window
         self._most_bytes = min(config.message_kib << 10, granted.packet_bytes) - ROOM
         self._refusals = refusals
+        self._gathering = gathering
         most = config.batch_events if sealer.batches and not careful else 1
-        self._queue = Queue(outbox, config, self._refusals, most, self._most_bytes - ROOM)
+        self._queue = Queue(outbox, config, refusals, gathering, most, self._most_bytes - ROOM)
         self._keyring = Keyring(outbox, config.key_retention_s, clock)
-        self._topics: dict[tuple[str, bool], str] = {}
         self._under: dict[int, Under] = {}
         self._control: dict[int, str] = {}
         self._facets: dict[str, bytes] = {}
@@ -142,12 +152,21 @@ class Conversation:
                 break
             self._send_events()
             self._keep_up()
-            now_s = self._clock.mono_s()
-            waits = [TURN_S, self._queue.wait_s(now_s), 0.1 if self._queue.busy else TURN_S]
-            if self._paused_s > now_s:
-                waits = [min(TURN_S, self._paused_s - now_s)]
-            self._turn(min(waits))
+            self._turn(self._rest_s(self._clock.mono_s()))
+            self._gathering.awake()
+        else:
+            self._gathering.again(self._clock.mono_s())
+            self._send_events()
         self._farewell(beat)
+
+    def _rest_s(self, now_s: float) -> float:
+        """How long nothing is to be done but to listen to the broker, if nobody wakes this lane."""
+        if self._paused_s > now_s:
+            return min(TURN_S, self._paused_s - now_s)
+        if len(self._under) >= self._window:  # whatever is due, an answer comes first, and ends the wait
+            return TURN_S
+        wait_s = min(BUSY_S if self._queue.busy else TURN_S, self._queue.wait_s(now_s))
+        return self._gathering.asleep(now_s, wait_s)
 
     def _turn(self, wait_s: float) -> None:
         if not self._link.turn(wait_s):
@@ -296,19 +315,13 @@ class Conversation:
         if len(payload) > self._most_bytes:
             self._too_large(group, len(payload))
             return True
-        mid = self._link.publish(Message(self._topic(group), payload))
+        topics = self._subject.topics
+        topic = topics.gap(group.stream) if group.gap else topics.event(group.stream)
+        mid = self._link.publish(Message(topic, payload))
         self._under[mid] = Under(group, len(payload))
         self._queue.sent(group)
         self._tally.sent(len(payload), len(group.entries))
         return self._link.connected
-
-    def _topic(self, group: Group) -> str:
-        topic = self._topics.get((group.stream, group.gap))
-        if topic is None:
-            topics = self._subject.topics
-            topic = topics.gap(group.stream) if group.gap else topics.event(group.stream)
-            self._topics[group.stream, group.gap] = topic
-        return topic
 
     def _sealed(self, group: Group) -> bytes:
         bodies = [entry.body for entry in group.entries]
@@ -330,7 +343,7 @@ class Conversation:
     # --- answers --------------------------------------------------------------------------------------------------
 
     def _read_answers(self) -> None:
-        taken: list[Under] = []
+        done: list[int] = []
         while self._link.acks:
             ack = self._link.acks.popleft()
             under = self._under.pop(ack.mid, None)
@@ -339,23 +352,15 @@ class Conversation:
                 continue
             self._queue.done(under.group)
             if ack.refused:
-                self._taken(taken)
-                taken = []
                 self._refused(under, ack)
             else:
-                taken.append(under)
-        self._taken(taken)
-
-    def _taken(self, taken: list[Under]) -> None:
-        """The broker has these: the store may forget them."""
-        if not taken:
-            return
-        self._pauses = 0
-        self.acked += len(taken)
-        for group, _ in taken:
-            self._refusals.accepted(group.stream, group.ns)
-        self._tally.acked(taken, self._clock.mono_s())
-        self._outbox.acknowledge([n for group, _ in taken for n in group.ns])
+                self._pauses = 0
+                self.acked += 1
+                self._refusals.accepted(under.group.stream, under.group.ns)
+                done.extend(under.group.ns)
+                self._tally.acked(under.size, under.group, self._clock.mono_s())
+        if done:
+            self._outbox.acknowledge(done)
 
     def _control_answered(self, ack: Ack) -> None:
         what = self._control.pop(ack.mid, "")

@@ -1,23 +1,25 @@
 """What goes out next: two ordered sequences, live before backlog, neither starving the other.
 
 At the start of a connection everything accepted so far is backlog and goes out in batches of one stream; what is
-accepted later is live and goes out one by one at once. When live events wait in numbers, they become backlog. Entries
-are read in order with a cursor per sequence; those that must wait are passed over, and the cursors start over when
-their time has come.
+accepted later is live and goes out when `gathering` lets it: at once after a pause, else with its like. When live
+events wait in numbers, they become backlog. Entries are read in order with a cursor per sequence; those that must wait
+are passed over, and the cursors start over when their time has come.
 """
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from agent.settings.uplink import UplinkConfig
+from agent.uplink.gathering import Gathering
 from agent.uplink.refusals import Refusals
 
 FOREVER_S = float("inf")
+BUSY_S = 0.1
+"""How long to leave a store alone that could not be asked, seconds."""
 AHEAD = 4
 """Batches read at a time: each reading may have to wait until the store has committed something."""
-LIVE_EVERY = 16
-"""Events of the backlog that go without asking for live ones in between: asking costs as much as sealing one."""
 
 
 class Entry(Protocol):
@@ -45,7 +47,8 @@ class Source(Protocol):
     def take(self, after: int, limit: int, upto: int | None = None) -> Sequence[Entry] | None: ...
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Group:
     """Entries of one stream that travel in one message, in order."""
 
     entries: tuple[Entry, ...]
@@ -56,7 +59,7 @@ class Group(NamedTuple):
     def of(cls, entries: Iterable[Entry]) -> "Group":
         """A group of these."""
         held = tuple(entries)
-        return cls(held, tuple([entry.n for entry in held]))
+        return cls(held, tuple(entry.n for entry in held))
 
     @property
     def stream(self) -> str:
@@ -69,20 +72,16 @@ class Group(NamedTuple):
         return self.entries[0].gap
 
 
-class Under(NamedTuple):
-    """One message under way."""
-
-    group: Group
-    size: int
-    """Bytes of its payload."""
-
-
 class Queue:
     """The two sequences of one connection."""
 
-    def __init__(self, source: Source, config: UplinkConfig, refusals: Refusals, most: int, group_bytes: int) -> None:
+    def __init__(
+        self, source: Source, config: UplinkConfig, refusals: Refusals, gathering: Gathering, most: int,
+        group_bytes: int,
+    ) -> None:  # fmt: skip
         """`most` is the largest number of events in a message, `group_bytes` the largest sum of their bodies."""
         self._source = source
+        self._gathering = gathering
         self._config = config
         self._refusals = refusals
         self._most = most
@@ -100,10 +99,9 @@ class Queue:
         self._backlog, self._live = 0, self._mark
         self._ready.clear()
         self._live_ready.clear()
+        self._gathering.again(-FOREVER_S)  # events that only pend are live, and nobody tells of them a second time
         self._again_s = FOREVER_S
         self._rewinds = self._source.rewinds
-        self._spared = 0
-        """Messages of the backlog that go before live events are asked for again."""
         self.busy = False
         """True when the store could not be asked the last time."""
 
@@ -111,17 +109,13 @@ class Queue:
         """The next message, or None; `free` is how many more may be under way."""
         if now_s >= self._again_s or self._rewinds != self._source.rewinds:
             self.start_over()
-        if self._spared > 0:
-            self._spared -= 1
-            group = self._next_backlog(now_s)
-            if group is not None:
-                return group
         if self._live_first(free):
             group = self._next_live(now_s, free)
             if group is not None:
                 return group
         group = self._next_backlog(now_s)
-        self._spared = 0 if group is None else LIVE_EVERY // self._most
+        if group is None and self._backlog_waits():  # live events wait behind it, and must not be asked for in a circle
+            self._gathering.blocked(now_s + BUSY_S)
         return group
 
     def wait_s(self, now_s: float) -> float:
@@ -153,17 +147,25 @@ class Queue:
         return bool(self._ready) or self._backlog < self._mark
 
     def _next_live(self, now_s: float, free: int) -> Group | None:
-        if not self._live_ready:
-            entries = self._take(self._live, free, None)
-            if not entries:
-                return None
-            if len(entries) == free and not self._backlog_waits() and self._source.last_n - entries[-1].n > free:
+        if not self._live_ready and self._gathering.take_turn(now_s):
+            most = max(free, self._most)
+            entries = self._take(self._live, most, None)
+            if entries is None:
+                self._gathering.again(now_s + BUSY_S)
+            elif len(entries) == most and not self._backlog_waits() and self._source.last_n - entries[-1].n > most:
                 self._backlog, self._live = self._live, self._source.last_n
                 self._mark = self._live
-                return None
-            self._live = entries[-1].n
-            self._live_ready.extend(Group.of([e]) for e in self._going(entries, now_s))
+                self._gathering.again(now_s)  # what only pends stays live
+            elif entries:
+                self._bring_live(entries, now_s)
+                if len(entries) == most or entries[-1].n < self._source.last_n:  # more than may be taken at a time
+                    self._gathering.again(now_s)
         return self._still_good(self._live_ready, now_s)
+
+    def _bring_live(self, entries: Sequence[Entry], now_s: float) -> None:
+        self._live = entries[-1].n
+        self._live_ready.extend(self._grouped(self._going(entries, now_s)))
+        self._gathering.went(now_s)
 
     def _next_backlog(self, now_s: float) -> Group | None:
         while self._backlog_waits():
@@ -180,8 +182,6 @@ class Queue:
 
     def _still_good(self, ready: deque[Group], now_s: float) -> Group | None:
         """The first group that may still go; a refusal may have come since it was made."""
-        if self._refusals.none:
-            return ready.popleft() if ready else None
         while ready:
             group = ready.popleft()
             alone = self._refusals.probing(group.stream) and self._streams_under_way.get(group.stream, 0) > 0
@@ -215,29 +215,19 @@ class Queue:
     def _grouped(self, entries: Sequence[Entry]) -> list[Group]:
         """Group by stream, keeping each stream's order; gap records travel alone and keep their place."""
         made: list[Group] = []
-        open_: dict[str, _Parcel] = {}
+        open_: dict[str, list[Entry]] = {}
+        room: dict[str, int] = {}
+        most = {stream: min(self._most, self._refusals.most(stream)) for stream in {e.stream for e in entries}}
         for entry in entries:
-            held, size = open_.get(entry.stream), len(entry.body)
-            if held is None or entry.gap or size > held.room or held.left == 0:
-                if held is not None:
-                    made.append(Group.of(held.entries))
-                most = 1 if entry.gap else min(self._most, self._refusals.most(entry.stream))
-                held = open_[entry.stream] = _Parcel(most, self._group_bytes)
-            held.entries.append(entry)
-            held.left -= 1
-            held.room -= size
-        made.extend(Group.of(held.entries) for held in open_.values())
+            stream, size = entry.stream, len(entry.body)
+            held = open_.get(stream)
+            if held and (entry.gap or held[0].gap or size > room[stream] or len(held) >= most[stream]):
+                made.append(Group.of(held))
+                held = None
+            if held is None:
+                held, room[stream] = [], self._group_bytes
+                open_[stream] = held
+            held.append(entry)
+            room[stream] -= size
+        made.extend(map(Group.of, open_.values()))
         return made
-
-
-class _Parcel:
-    """A group that is being made."""
-
-    __slots__ = ("entries", "left", "room")
-
-    def __init__(self, left: int, room: int) -> None:
-        self.entries: list[Entry] = []
-        self.left = left
-        """Entries for which there is room."""
-        self.room = room
-        """Bytes for which there is room."""
