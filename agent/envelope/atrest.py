@@ -49,6 +49,16 @@ class StoreKey:
         except (InvalidTag, ValueError) as exc:
             raise EnvelopeError("stored event is damaged or was sealed under another store key") from exc
 
+    def open_all(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        """`open` for many (sealed, aad); None in the place of one that differs."""
+        decrypt, opened = self._cipher.decrypt, list[bytes | None]()
+        for sealed, aad in items:
+            try:
+                opened.append(decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], aad))
+            except (InvalidTag, ValueError):
+                opened.append(None)
+        return opened
+
 
 def load_store_key(path: Path) -> StoreKey:
     """Read the key at `path`, or make one there; a bare name is a credential and must exist. Raises ConfigError."""

@@ -14,13 +14,25 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent import codec
-from agent.envelope import keyenvelope, message, signed
+from agent.envelope import keyenvelope, signed
 from agent.envelope.keys import DeviceIdentity, ReaderPublic
-from agent.envelope.message import IV_BYTES, KEY_BYTES, KID_BYTES, MAX_MESSAGES, Address, EpochKey, MessageType, Zip
+from agent.envelope.message import (
+    IV_BYTES,
+    KEY_BYTES,
+    KID_BYTES,
+    MAX_MESSAGES,
+    Address,
+    EpochKey,
+    MessageType,
+    Mold,
+    Zip,
+)
 from agent.envelope.squeeze import squeeze
 from agent.errors import EnvelopeError
 
 MAX_AGE_S: Final = 3600.0
+MOLDS: Final = 256
+"""Most that are kept: names of requests are endless."""
 
 
 class EpochSpentError(EnvelopeError):
@@ -44,6 +56,7 @@ class Epoch:
         self.key = key
         self.born_mono_s = born_mono_s
         self.next_n = 0
+        self._molds: dict[tuple[MessageType, Zip, str], Mold] = {}
 
     @classmethod
     def fresh(cls, entropy: Callable[[int], bytes], now_mono_s: float) -> "Epoch":
@@ -56,6 +69,16 @@ class Epoch:
         n = self.next_n
         self.next_n += 1
         return n
+
+    def mold(self, site: str, device: str, message_type: MessageType, zip_: Zip, stream: str) -> Mold:
+        """What the messages of this type to this place have in common."""
+        found = self._molds.get((message_type, zip_, stream))
+        if found is None:
+            if len(self._molds) >= MOLDS:
+                self._molds.clear()
+            found = Mold.of(self.key, message_type, zip_, Address(site, device, stream))
+            self._molds[message_type, zip_, stream] = found
+        return found
 
 
 class Sealer:
@@ -119,12 +142,12 @@ class Sealer:
         epoch = self._epoch
         if epoch is None or self._envelope is None or self._spent(epoch):
             raise EpochSpentError("epoch has run out or its readers changed: publish the current key envelope first")
-        where = Address(self._identity.site, self._identity.device, stream)
+        site, device = self._identity.site, self._identity.device
         if message_type.signed:
-            external = signed.external_of_inner(where.site, where.device, message_type, stream)
+            external = signed.external_of_inner(site, device, message_type, stream)
             payload = signed.sign(self._identity, payload, external)
         squeezed = squeeze(payload, zip_)
-        return message.seal(epoch.key, message_type, zip_, where, epoch.take(), squeezed)
+        return epoch.mold(site, device, message_type, zip_, stream).seal(epoch.take(), squeezed)
 
     def _spent(self, epoch: Epoch) -> bool:
         return epoch.next_n >= MAX_MESSAGES or self._clock() - epoch.born_mono_s >= self._max_age_s

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from agent.store.tickets import Pending
 
 GapKey = tuple[int, str, bool]
 """Stream key, reason, whether the count is an upper bound."""
+EventRow = tuple[int, bytes, int, int, int, float, bytes]
+"""A sealed event as it lies in the file: n, id, stream key, seq, gap, t_mono_s, body. No class of its own, because a
+backlog is read by the hundred thousand."""
 
 
 @dataclass(slots=True)
@@ -17,18 +19,6 @@ class Span:
     first: int
     last: int
     count: int
-
-
-class EventRow(NamedTuple):
-    """A sealed event as it lies in the file; a tuple, because a backlog is read by the hundred thousand."""
-
-    n: int
-    id: bytes
-    stream: int
-    seq: int
-    gap: int
-    t_mono_s: float
-    body: bytes
 
 
 class Gaps:

@@ -231,9 +231,9 @@ class Book:
             taken = tuple(ns)
             self.counters["acknowledged"] += len(taken)
             self._gap_events.difference_update(taken)
-            for n in taken:
-                self._recent.drop(n)
-            unwritten = [n for n in taken if n in self._pending and n not in self._pending.writing]
+            self._recent.drop(taken)
+            pending, writing = self._pending, self._pending.writing
+            unwritten = [n for n in taken if n in pending and n not in writing] if len(pending) else []
             for n in unwritten:
                 self._pending.pop(n).ticket.state = "published"
             self.counters["published"] += len(unwritten)
@@ -250,7 +250,7 @@ class Book:
     def unacknowledged(self, rows: Iterable[EventRow]) -> list[EventRow]:
         """Those rows that do not only wait to be deleted; needs no lock either."""
         acked = self._acked
-        return [row for row in rows if row.n not in acked]
+        return [row for row in rows if row[0] not in acked]
 
     def park(self, n: int, reason: str) -> None:
         """Set an event aside with its reason; it stays in the outbox."""

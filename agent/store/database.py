@@ -110,7 +110,7 @@ class Database:
                 (after, upto if upto is not None else 1 << 62, limit),
             )
             while room > 0 and (rows := cursor.fetchmany(READ_ROWS)):
-                found += map(EventRow._make, rows)
+                found += rows
                 room -= sum(len(row[-1]) for row in rows)
             cursor.close()
         return found

@@ -5,7 +5,7 @@ or none is; whoever removes or brings back rows says `forget`, and from then on 
 of the `Book` that owns it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from agent.store.tickets import Entry
 
@@ -33,13 +33,14 @@ class Recent:
         self._bytes += len(entry.body)
         while len(self._all) > KEPT or self._bytes > KEPT_BYTES:
             self.floor = next(iter(self._all))
-            self.drop(self.floor)
+            self.drop((self.floor,))
 
-    def drop(self, n: int) -> None:
-        """The broker has it."""
-        gone = self._all.pop(n, None)
-        if gone is not None:
-            self._bytes -= len(gone.body)
+    def drop(self, ns: Iterable[int]) -> None:
+        """The broker has these."""
+        for n in ns if self._all else ():
+            gone = self._all.pop(n, None)
+            if gone is not None:
+                self._bytes -= len(gone.body)
 
     def forget(self, durable_n: int) -> None:
         """Keep nothing: the disk is asked for everything up to `durable_n`."""

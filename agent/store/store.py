@@ -108,22 +108,24 @@ class Store:
             rows = db.read(after, upto, limit - len(found))
             if not rows:
                 return found, after
-            after = rows[-1].n
-            opened = (self._opened(row, names[row.stream]) for row in self._book.unacknowledged(rows))
-            fresh = [entry for entry in opened if entry]
+            after = rows[-1][0]
+            fresh = self._opened(self._book.unacknowledged(rows), names)
             room -= sum(len(entry.body) for entry in fresh)
             found += fresh
         return found, None
 
-    def _opened(self, row: EventRow, stream: str) -> Entry | None:
-        try:
-            body = self._key.open(row.body, aad_of(stream, row.id))
-        except EnvelopeError:
-            log.error("store=damaged-row stream=%s seq=%d action=removed-and-told", stream, row.seq)
-            self._book.discard(row.n, stream, row.seq)
-            return None
-        t_mono_s = row.t_mono_s if row.n >= self._book.first_n else None
-        return Entry(row.n, row.id, stream, row.seq, bool(row.gap), body, t_mono_s)
+    def _opened(self, rows: list[EventRow], names: dict[int, str]) -> list[Entry]:
+        """What the rows hold; one that is damaged is removed, and told."""
+        bound = {key: aad_of(name, b"") for key, name in names.items()}
+        bodies = self._key.open_all([(body, bound[key] + raw) for _, raw, key, _, _, _, body in rows])
+        found, first_n, make = list[Entry](), self._book.first_n, Entry._make
+        for (n, raw, key, seq, gap, t_mono_s, _), body in zip(rows, bodies, strict=True):
+            if body is None:
+                log.error("store=damaged-row stream=%s seq=%d action=removed-and-told", names[key], seq)
+                self._book.discard(n, names[key], seq)
+                continue
+            found.append(make((n, raw, names[key], seq, gap == 1, body, t_mono_s if n >= first_n else None)))
+        return found
 
     def acknowledge(self, ns: Iterable[int]) -> None:
         """The broker has the events at these places. Touches memory only; the rows go with the next commit."""

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from agent.records import EventClass
 
@@ -18,6 +18,7 @@ class StoreKey(Protocol):
     def seal(self, plain: bytes, aad: bytes) -> bytes: ...
     def seal_all(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]: ...
     def open(self, sealed: bytes, aad: bytes) -> bytes: ...
+    def open_all(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]: ...
 
 
 class Ticket:
@@ -50,9 +51,9 @@ class Ticket:
         return self.state in ("durable", "published")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One accepted event on its way out. `n` is its place in the order of acceptance on this device."""
+class Entry(NamedTuple):
+    """One accepted event on its way out. `n` is its place in the order of acceptance on this device. A tuple, because a
+    backlog is read by the hundred thousand."""
 
     n: int
     raw_id: bytes

@@ -19,7 +19,7 @@ from agent.errors import EnvelopeError, UplinkError
 from agent.settings.uplink import UplinkConfig
 from agent.uplink.gathering import Gathering
 from agent.uplink.keyring import Keyring
-from agent.uplink.queue import BUSY_S, Group, Queue, Source
+from agent.uplink.queue import BUSY_S, Group, Queue, Source, Under
 from agent.uplink.refusals import Refusals
 from agent.uplink.requests import Requests, Told
 from agent.uplink.tally import Tally
@@ -72,14 +72,6 @@ class Subject:
     """Where requests go and states come from; None: this device takes none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Under:
-    """One message under way."""
-
-    group: Group
-    size: int
-
-
 class Conversation:
     """Talks over one connection."""
 
@@ -113,6 +105,7 @@ class Conversation:
         most = config.batch_events if sealer.batches and not careful else 1
         self._queue = Queue(outbox, config, refusals, gathering, most, self._most_bytes - ROOM)
         self._keyring = Keyring(outbox, config.key_retention_s, clock)
+        self._topics: dict[tuple[str, bool], str] = {}
         self._under: dict[int, Under] = {}
         self._control: dict[int, str] = {}
         self._facets: dict[str, bytes] = {}
@@ -315,13 +308,19 @@ class Conversation:
         if len(payload) > self._most_bytes:
             self._too_large(group, len(payload))
             return True
-        topics = self._subject.topics
-        topic = topics.gap(group.stream) if group.gap else topics.event(group.stream)
-        mid = self._link.publish(Message(topic, payload))
+        mid = self._link.publish(Message(self._topic(group), payload))
         self._under[mid] = Under(group, len(payload))
         self._queue.sent(group)
         self._tally.sent(len(payload), len(group.entries))
         return self._link.connected
+
+    def _topic(self, group: Group) -> str:
+        topic = self._topics.get((group.stream, group.gap))
+        if topic is None:
+            topics = self._subject.topics
+            topic = topics.gap(group.stream) if group.gap else topics.event(group.stream)
+            self._topics[group.stream, group.gap] = topic
+        return topic
 
     def _sealed(self, group: Group) -> bytes:
         bodies = [entry.body for entry in group.entries]
@@ -343,7 +342,7 @@ class Conversation:
     # --- answers --------------------------------------------------------------------------------------------------
 
     def _read_answers(self) -> None:
-        done: list[int] = []
+        taken: list[Under] = []
         while self._link.acks:
             ack = self._link.acks.popleft()
             under = self._under.pop(ack.mid, None)
@@ -352,15 +351,23 @@ class Conversation:
                 continue
             self._queue.done(under.group)
             if ack.refused:
+                self._taken(taken)
+                taken = []
                 self._refused(under, ack)
             else:
-                self._pauses = 0
-                self.acked += 1
-                self._refusals.accepted(under.group.stream, under.group.ns)
-                done.extend(under.group.ns)
-                self._tally.acked(under.size, under.group, self._clock.mono_s())
-        if done:
-            self._outbox.acknowledge(done)
+                taken.append(under)
+        self._taken(taken)
+
+    def _taken(self, taken: list[Under]) -> None:
+        """The broker has these: the store may forget them."""
+        if not taken:
+            return
+        self._pauses = 0
+        self.acked += len(taken)
+        for group, _ in taken:
+            self._refusals.accepted(group.stream, group.ns)
+        self._tally.acked(taken, self._clock.mono_s())
+        self._outbox.acknowledge([n for group, _ in taken for n in group.ns])
 
     def _control_answered(self, ack: Ack) -> None:
         what = self._control.pop(ack.mid, "")

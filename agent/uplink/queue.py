@@ -8,8 +8,7 @@ are passed over, and the cursors start over when their time has come.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from agent.settings.uplink import UplinkConfig
 from agent.uplink.gathering import Gathering
@@ -47,8 +46,7 @@ class Source(Protocol):
     def take(self, after: int, limit: int, upto: int | None = None) -> Sequence[Entry] | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Entries of one stream that travel in one message, in order."""
 
     entries: tuple[Entry, ...]
@@ -59,7 +57,7 @@ class Group:
     def of(cls, entries: Iterable[Entry]) -> "Group":
         """A group of these."""
         held = tuple(entries)
-        return cls(held, tuple(entry.n for entry in held))
+        return cls(held, tuple([entry.n for entry in held]))
 
     @property
     def stream(self) -> str:
@@ -70,6 +68,14 @@ class Group:
     def gap(self) -> bool:
         """True for a gap record, which travels alone."""
         return self.entries[0].gap
+
+
+class Under(NamedTuple):
+    """One message under way."""
+
+    group: Group
+    size: int
+    """Bytes of its payload."""
 
 
 class Queue:
@@ -182,6 +188,8 @@ class Queue:
 
     def _still_good(self, ready: deque[Group], now_s: float) -> Group | None:
         """The first group that may still go; a refusal may have come since it was made."""
+        if self._refusals.none:
+            return ready.popleft() if ready else None
         while ready:
             group = ready.popleft()
             alone = self._refusals.probing(group.stream) and self._streams_under_way.get(group.stream, 0) > 0
@@ -215,19 +223,29 @@ class Queue:
     def _grouped(self, entries: Sequence[Entry]) -> list[Group]:
         """Group by stream, keeping each stream's order; gap records travel alone and keep their place."""
         made: list[Group] = []
-        open_: dict[str, list[Entry]] = {}
-        room: dict[str, int] = {}
-        most = {stream: min(self._most, self._refusals.most(stream)) for stream in {e.stream for e in entries}}
+        open_: dict[str, _Parcel] = {}
         for entry in entries:
-            stream, size = entry.stream, len(entry.body)
-            held = open_.get(stream)
-            if held and (entry.gap or held[0].gap or size > room[stream] or len(held) >= most[stream]):
-                made.append(Group.of(held))
-                held = None
-            if held is None:
-                held, room[stream] = [], self._group_bytes
-                open_[stream] = held
-            held.append(entry)
-            room[stream] -= size
-        made.extend(map(Group.of, open_.values()))
+            held, size = open_.get(entry.stream), len(entry.body)
+            if held is None or entry.gap or size > held.room or held.left == 0:
+                if held is not None:
+                    made.append(Group.of(held.entries))
+                most = 1 if entry.gap else min(self._most, self._refusals.most(entry.stream))
+                held = open_[entry.stream] = _Parcel(most, self._group_bytes)
+            held.entries.append(entry)
+            held.left -= 1
+            held.room -= size
+        made.extend(Group.of(held.entries) for held in open_.values())
         return made
+
+
+class _Parcel:
+    """A group that is being made."""
+
+    __slots__ = ("entries", "left", "room")
+
+    def __init__(self, left: int, room: int) -> None:
+        self.entries: list[Entry] = []
+        self.left = left
+        """Entries for which there is room."""
+        self.room = room
+        """Bytes for which there is room."""

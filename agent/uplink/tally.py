@@ -3,12 +3,12 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from agent import cbor, codec
 from agent.envelope import MessageType
-from agent.uplink.queue import Group
+from agent.uplink.queue import Under
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +45,18 @@ class Tally:
             self._counters["sent_events"] += events
             self._counters["sent_bytes"] += size
 
-    def acked(self, size: int, group: Group, now_s: float) -> None:
-        """The broker took a message."""
+    def acked(self, taken: Sequence[Under], now_s: float) -> None:
+        """The broker took these messages."""
         with self._lock:
-            self._counters["acked_messages"] += 1
-            self._counters["acked_events"] += len(group.entries)
-            self._counters["acked_bytes"] += size
-            self._refusals.pop(group.stream, None)
-        for entry in group.entries:
-            if entry.t_mono_s is not None:
-                self._delivered(entry.stream, now_s - entry.t_mono_s)
+            for group, size in taken:
+                self._counters["acked_messages"] += 1
+                self._counters["acked_events"] += len(group.ns)
+                self._counters["acked_bytes"] += size
+                self._refusals.pop(group.stream, None)
+        for group, _ in taken:
+            for entry in group.entries:
+                if entry.t_mono_s is not None:
+                    self._delivered(entry.stream, now_s - entry.t_mono_s)
 
     def refused(self, stream: str, why: str) -> None:
         """The broker refused a message of `stream`; logged once until one is taken."""
