@@ -86,6 +86,16 @@ def test_a_full_commit_does_not_wait(tmp_path):
         until(lambda: tickets[0].state == "durable")
 
 
+def test_events_do_not_gather_until_the_memory_is_full(tmp_path):
+    """A memory smaller than a commit loses nothing while the disk takes what it is given."""
+    with open_store(tmp_path, gather_s=10.0, pending_mib=0.25) as store, running(store.run):
+        tickets = []
+        for i in range(400):
+            tickets.append(store.accept(draft(i=i)))
+            time.sleep(0.001)
+        assert "evicted" not in {ticket.state for ticket in tickets}
+
+
 def test_dense_events_share_messages(tmp_path):
     """Routine events of two streams travel as a few batches, each stream in order; a critical one takes them along."""
     keys = Keys()
@@ -195,6 +205,7 @@ def test_large_events_that_gathered_all_go(tmp_path):
     with mosquitto(tmp_path) as broker, open_store(tmp_path / "outbox") as store:
         uplink = make_uplink(broker.uplink(gather_s=2.0), store, Keys())
         with running(store.run, uplink.run):
+            assert until(lambda: uplink.stats()["connected"])
             store.accept(draft())
             assert until(lambda: uplink.stats()["acked_events"] == 1)
             for i in range(70):

@@ -156,9 +156,9 @@ class Book:
             self._urge()
 
     def _gather(self, pending: Pending) -> None:
-        """Have a critical event written with its like: soon, or when they fill a commit."""
+        """Have a critical event written with its like: soon, or when they fill a commit or the memory."""
         self._gathering_bytes += len(pending.body)
-        if self._gathering_bytes >= self.batch_bytes:
+        if self._gathering_bytes >= self.batch_bytes or self._pending.crowded:
             self._urge()
         elif self._critical_due_s > pending.due_s:
             self._critical_due_s = pending.due_s

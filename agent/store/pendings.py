@@ -54,6 +54,11 @@ class Pendings:
         """True when there is room for one more event."""
         return self.bytes + body_bytes + OVERHEAD <= self._limit
 
+    @property
+    def crowded(self) -> bool:
+        """True when half of the memory is taken."""
+        return self.bytes * 2 > self._limit
+
     def pop_oldest(self, *, routine: bool) -> Pending | None:
         """Take out the oldest (routine) event that may give way: gap records and what is being written stay."""
         for n in self._routine if routine else self._all:
