@@ -85,7 +85,8 @@ class PipelineConfig:
     stream: Name | None = None
     """Topic tail of its events, e/<stream>; default the pipeline's name."""
     class_: EventClass = "critical"
-    """critical: written and synced at once. routine: may wait in memory up to the store's limit."""
+    """critical: written and synced at once, close to another at most `gather_s` of [store] later. routine: may wait in
+    memory up to the store's limit."""
     enabled: bool = True
     """False keeps the file but does not run it."""
     gate: dict[str, Any] | None = None
