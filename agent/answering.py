@@ -20,7 +20,7 @@ from agent.runtime.quant import zeros
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RawAnswer:
     """Raw outputs by port name, and what they cost."""
 
     outputs: dict[str, Array]
@@ -51,19 +51,19 @@ class Answering:
         """Its state tensors stand for real zeros again."""
         self._state = {pair.input: zeros(self._inputs[pair.input]) for pair in self._states}
 
-    def __call__(self, fed: Tensors, name: bytes, *, ask_cache: bool = True) -> Answer:
+    def __call__(self, fed: Tensors, name: bytes, *, ask_cache: bool = True) -> RawAnswer:
         """The answer to raw tensors for the fed ports, whose digest is `name`. Raises ModelError."""
         cache = self._cache if ask_cache else None
         key = digest(self._state, self._salt + name) if cache else b""
         if cache and (held := cache.get(key)) is not None:
-            return Answer(held, "exact", 0.0)
+            return RawAnswer(held, "exact", 0.0)
         begin = self._timer()
         raw = self._runner.run({**fed, **self._constants, **self._state})
         run_ms = (self._timer() - begin) * 1e3
         self._refuse_nan(raw)
         if cache:
             cache.put(key, raw, run_ms)
-        return Answer(raw, "miss", run_ms)
+        return RawAnswer(raw, "miss", run_ms)
 
     def carry(self, raw: Tensors) -> None:
         """Take the state for the next run from these outputs."""

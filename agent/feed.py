@@ -15,7 +15,7 @@ import numpy as np
 from agent.errors import ModelError
 from agent.manifest import Input
 from agent.records import Array, View
-from agent.runtime.quant import feed
+from agent.runtime.quant import to_port
 from pipelines import Pre
 
 _EVERY = np.arange(256, dtype=np.uint8)
@@ -38,12 +38,12 @@ class Fed:
     """What a view gave for a port."""
 
     tensors: tuple[Array, ...]
-    """Raw, one per cell of the view. Good until the next view: they are written again."""
+    """Raw, one per cell of the view. Good until the next view, which overwrites them."""
     view: View
     """The view as the steps left it, before the folded one: what a decoder reads from it is its geometry."""
-    stands: tuple[Array, ...]
-    """What stands for the tensors in a digest: they themselves, or the pixels that they are made of, a quarter of the
-    bytes."""
+    hashed: tuple[Array, ...]
+    """What the digest of the tensors is taken of: the tensors themselves, or the pixels they were made from, which are
+    a quarter of the bytes."""
 
 
 class Feed:
@@ -70,7 +70,7 @@ class Feed:
             if table is not None:
                 return self._fitted(look_up(table, view.data), view)
             view = self._last(view)
-        return self._fitted(feed(view.data, self.port), view)
+        return self._fitted(to_port(view.data, self.port), view)
 
     def _filled(self, picture: Array, step: Filling) -> Array:
         if self._tensor is None:  # a new one for each picture would cost as much as the arithmetic
@@ -107,7 +107,7 @@ def tabulate(view: View, step: Pre, port: Input, channels: int) -> Array | None:
     """
     every = np.repeat(_EVERY[:, None, None], channels, axis=2) if channels else _EVERY[:, None]
     made = step(replace(view, data=every, cells=())).data
-    return feed(made, port).reshape(256, -1) if made.shape == every.shape else None
+    return to_port(made, port).reshape(256, -1) if made.shape == every.shape else None
 
 
 def look_up(table: Array, pixels: Array) -> Array:

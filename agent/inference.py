@@ -68,13 +68,13 @@ class Inference:
         self._timer = timer
         inputs = {port.name: port for port in runner.inputs}
         self._feeds = tuple(Feed(inputs[port.name], steps) for port, steps in _chains(manifest))
-        self._answer = Answering(manifest, runner, cache, timer)
-        self.similar = self._made_similar(similar) if similar is not None and similar.enabled else None
+        self._answering = Answering(manifest, runner, cache, timer)
+        self.similar = self._similar_by(similar) if similar is not None and similar.enabled else None
         """Answers near-duplicate pictures; None when nobody asked for it, or the model is not fit for it."""
         self.computes_all = False
         """True: no cache is asked, as on trial, where only what is computed says something about the model."""
 
-    def _made_similar(self, config: SimilarConfig) -> Similar | None:
+    def _similar_by(self, config: SimilarConfig) -> Similar | None:
         if why_not_similar(self.manifest) or self._decoder is None:
             return None
         return Similar(config, float(getattr(self._decoder, "threshold", 0.0)), self.manifest.digest)
@@ -87,7 +87,7 @@ class Inference:
     def _restart(self) -> None:
         """The state tensors and the last picture; the [[post]] steps see by the view that something is missing, and
         close what is open."""
-        self._answer.restart()
+        self._answering.restart()
         if self.similar is not None:
             self.similar.forget()
 
@@ -105,7 +105,7 @@ class Inference:
         try:
             made = {one.port.name: one(view) for one in self._feeds}
             seen = next(iter(made.values())).view
-            names = [digest(stands) for stands in self._rounds({port: fed.stands for port, fed in made.items()})]
+            names = [digest(arrays) for arrays in self._rounds({port: fed.hashed for port, fed in made.items()})]
             rounds = self._rounds({port: fed.tensors for port, fed in made.items()})
             inferred = self._infer(rounds, names, seen, begin)
         except ModelError:
@@ -160,10 +160,10 @@ class Inference:
     def _infer(self, rounds: list[dict[str, Array]], names: list[bytes], view: View, begin: float) -> Inferred:
         """As the decoder sees it, before the [[post]] steps."""
         prepared, ask = self._timer(), not self.computes_all
-        answers = [self._answer(fed, name, ask_cache=ask) for fed, name in zip(rounds, names, strict=True)]
+        answers = [self._answering(fed, name, ask_cache=ask) for fed, name in zip(rounds, names, strict=True)]
         done = self._timer()
         raw = answers[0].outputs
-        self._answer.carry(raw)
+        self._answering.carry(raw)
         if view.cells:
             raw = {port: np.stack([one.outputs[port] for one in answers]) for port in raw}
         findings = self._decode(raw, view) if self._decoder else ()

@@ -15,7 +15,7 @@ from agent.loading import open_model
 from agent.manifest import Input, Port, load_manifest
 from agent.records import Finding, View
 from agent.runtime import dequantise, quantise
-from agent.runtime.quant import feed, zeros
+from agent.runtime.quant import to_port, zeros
 from agent.settings.runtime import CacheConfig
 from pipelines.pixels import Normalise
 from tests.tiny_models import ADD_IN, ADD_OUT, FORMATS, make_model
@@ -86,15 +86,15 @@ def test_nan_is_refused_before_it_becomes_a_number():
 def test_raw_and_real_numbers_are_not_confused():
     """The port's own dtype passes, floats are quantised, other integers are refused when the port has a scale."""
     raw = np.array([1, 2], np.int8)
-    assert feed(raw, INT8) is raw
-    assert feed(np.array([0.0, 1.0]), INT8).tolist() == [-128, 127]
+    assert to_port(raw, INT8) is raw
+    assert to_port(np.array([0.0, 1.0]), INT8).tolist() == [-128, 127]
     with pytest.raises(ModelError, match=r"takes int8 with scale 0\.0039.*the last step made uint8"):
-        feed(np.array([0, 255], np.uint8), INT8)
+        to_port(np.array([0, 255], np.uint8), INT8)
     plain = replace(INT8, scale=0.0, zero_point=0)
-    assert feed(np.array([0, 127], np.uint8), plain).dtype == np.int8
+    assert to_port(np.array([0, 127], np.uint8), plain).dtype == np.int8
     with pytest.raises(ModelError, match=r"numbers beyond -128 \.\. 127 do not fit"):
-        feed(np.array([0, 255], np.uint8), plain)
-    assert feed(np.array([0, 255], np.uint8), Input("x", (2,), "float32")).tolist() == [0.0, 255.0]
+        to_port(np.array([0, 255], np.uint8), plain)
+    assert to_port(np.array([0, 255], np.uint8), Input("x", (2,), "float32")).tolist() == [0.0, 255.0]
     assert zeros(INT8).tolist() == [[-128] * 4]
 
 
@@ -134,7 +134,7 @@ def test_a_tensor_with_channels_first_is_filled_with_the_same_numbers(step):
         pixels = np.random.default_rng(seed).integers(0, 256, (12, 20, 3), np.uint8)
         fed = feeding(View(pixels))
         assert fed.tensors[0].tobytes() == fit(step(View(pixels)).data, port).tobytes()
-        assert fed.view.data is fed.stands[0] is pixels
+        assert fed.view.data is fed.hashed[0] is pixels
 
 
 def test_values_for_the_wrong_number_of_channels_are_refused_on_every_way():

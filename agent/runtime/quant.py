@@ -45,7 +45,7 @@ def dequantise(raw: Array, port: Port) -> Array:
     return ((raw.astype(np.float64) - port.zero_point) * port.scale).astype(np.float32)
 
 
-def feed(numbers: Array, port: Port) -> Array:
+def to_port(numbers: Array, port: Port) -> Array:
     """What the last step made -> what the port takes, `port.dtype`, same shape. Raises ModelError.
 
     The port's own dtype is raw and passes. Floats for an integer port are real and are quantised. Other integers

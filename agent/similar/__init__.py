@@ -1,8 +1,8 @@
 """Near-duplicate pictures: the answer to the last computed one, reused within an error that the operator states.
 
 `Similar` is one stream's memory and decision, `Evidence` what was learnt about how far apart pictures may be,
-`differs` the judge. Pure: no clock, no chance but that of a fixed seed, so that a recording replayed at any speed is
-answered the same.
+`Judge` the comparison of two answers. Pure: no clock, and no chance but that of a fixed seed, so a recording gives the
+same answers at any speed of replay.
 """
 
 from agent.similar.evidence import Evidence, upper_bound
