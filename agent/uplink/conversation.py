@@ -124,7 +124,7 @@ class Conversation:
         if len(self._under) != 1:
             return None
         (under,) = self._under.values()
-        return under.group.ns[0] if len(under.group.ns) == 1 else None
+        return under.ns[0] if len(under.ns) == 1 else None
 
     @property
     def open_ends(self) -> int:
@@ -303,13 +303,13 @@ class Conversation:
             self._queue.again(self._clock.mono_s())
             return False
         except EnvelopeError as exc:
-            self._set_aside(group, f"cannot be sealed: {exc}")
+            self._set_aside(group.stream, group.ns, f"cannot be sealed: {exc}")
             return True
         if len(payload) > self._most_bytes:
             self._too_large(group, len(payload))
             return True
         mid = self._link.publish(Message(self._topic(group), payload))
-        self._under[mid] = Under(group, len(payload))
+        self._under[mid] = Under.of(group, len(payload))
         self._queue.sent(group)
         self._tally.sent(len(payload), len(group.entries))
         return self._link.connected
@@ -331,13 +331,14 @@ class Conversation:
 
     def _too_large(self, group: Group, size: int) -> None:
         self._tally.count("oversize", 1)
-        self._set_aside(group, f"message of {size} bytes is larger than {self._most_bytes}: {words(0x95)}")
+        why = f"message of {size} bytes is larger than {self._most_bytes}: {words(0x95)}"
+        self._set_aside(group.stream, group.ns, why)
 
-    def _set_aside(self, group: Group, reason: str) -> None:
-        log.warning("uplink=set-aside stream=%s events=%d reason=%r", group.stream, len(group.entries), reason)
-        for n in group.ns:
+    def _set_aside(self, stream: str, ns: tuple[int, ...], reason: str) -> None:
+        log.warning("uplink=set-aside stream=%s events=%d reason=%r", stream, len(ns), reason)
+        for n in ns:
             self._outbox.park(n, reason)
-        self._tally.count("parked", len(group.ns))
+        self._tally.count("parked", len(ns))
 
     # --- answers --------------------------------------------------------------------------------------------------
 
@@ -349,7 +350,7 @@ class Conversation:
             if under is None:
                 self._control_answered(ack)
                 continue
-            self._queue.done(under.group)
+            self._queue.done(under)
             if ack.refused:
                 self._taken(taken)
                 taken = []
@@ -364,10 +365,10 @@ class Conversation:
             return
         self._pauses = 0
         self.acked += len(taken)
-        for group, _ in taken:
-            self._refusals.accepted(group.stream, group.ns)
+        for under in taken:
+            self._refusals.accepted(under.stream, under.ns)
         self._tally.acked(taken, self._clock.mono_s())
-        self._outbox.acknowledge([n for group, _ in taken for n in group.ns])
+        self._outbox.acknowledge([n for under in taken for n in under.ns])
 
     def _control_answered(self, ack: Ack) -> None:
         what = self._control.pop(ack.mid, "")
@@ -379,19 +380,19 @@ class Conversation:
         self._tally.trouble(said)
 
     def _refused(self, under: Under, ack: Ack) -> None:
-        group, now_s = under.group, self._clock.mono_s()
+        stream, ns, now_s = under.stream, under.ns, self._clock.mono_s()
         self.refused += 1
-        self._tally.refused(group.stream, f"{words(ack.code)}; topic {self._subject.topics.event(group.stream)}")
+        self._tally.refused(stream, f"{words(ack.code)}; topic {self._subject.topics.event(stream)}")
         if ack.code in TRANSIENT:
             self._paused_s = now_s + min(
                 self._config.refusal_wait_s * 2.0 ** min(self._pauses, 20), self._config.park_retry_s
             )
             self._pauses += 1
             self._queue.again(self._paused_s)
-        elif self._refusals.refused(group.stream, group.ns, now_s):
-            self._set_aside(group, words(ack.code))
+        elif self._refusals.refused(stream, ns, now_s):
+            self._set_aside(stream, ns, words(ack.code))
         else:
-            self._queue.again(max(self._refusals.wait_until_s(group.stream, n) for n in group.ns))
+            self._queue.again(max(self._refusals.wait_until_s(stream, n) for n in ns))
 
 
 def status(state: str, config: UplinkConfig, clock: Clock) -> bytes:

@@ -71,11 +71,23 @@ class Group(NamedTuple):
 
 
 class Under(NamedTuple):
-    """One message under way."""
+    """One message under way: what has to be known when the answer comes. The events themselves lie in the outbox, so
+    that a window of batches is not held in memory."""
 
-    group: Group
+    stream: str
+    ns: tuple[int, ...]
     size: int
     """Bytes of its payload."""
+    sampled_s: tuple[float, ...]
+    """When the samples of its live events were taken, monotonic."""
+
+    @classmethod
+    def of(cls, group: Group, size: int) -> "Under":
+        """`group` leaves as a payload of `size` bytes."""
+        if group.entries[-1].t_mono_s is None:  # from before this start of the agent, and so is all before it
+            return cls(group.stream, group.ns, size, ())
+        times = [entry.t_mono_s for entry in group.entries if entry.t_mono_s is not None]
+        return cls(group.stream, group.ns, size, tuple(times))
 
 
 class Queue:
@@ -133,10 +145,10 @@ class Queue:
         self._under_way.update(group.ns)
         self._streams_under_way[group.stream] = self._streams_under_way.get(group.stream, 0) + 1
 
-    def done(self, group: Group) -> None:
-        """`group` was answered; if it was refused, it is found again when the cursors start over."""
-        self._under_way.difference_update(group.ns)
-        self._streams_under_way[group.stream] -= 1
+    def done(self, under: Under) -> None:
+        """It was answered; if it was refused, its events are found again when the cursors start over."""
+        self._under_way.difference_update(under.ns)
+        self._streams_under_way[under.stream] -= 1
 
     def again(self, at_s: float) -> None:
         """Start over at `at_s`, monotonic."""

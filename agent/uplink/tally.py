@@ -48,15 +48,14 @@ class Tally:
     def acked(self, taken: Sequence[Under], now_s: float) -> None:
         """The broker took these messages."""
         with self._lock:
-            for group, size in taken:
+            for under in taken:
                 self._counters["acked_messages"] += 1
-                self._counters["acked_events"] += len(group.ns)
-                self._counters["acked_bytes"] += size
-                self._refusals.pop(group.stream, None)
-        for group, _ in taken:
-            for entry in group.entries:
-                if entry.t_mono_s is not None:
-                    self._delivered(entry.stream, now_s - entry.t_mono_s)
+                self._counters["acked_events"] += len(under.ns)
+                self._counters["acked_bytes"] += under.size
+                self._refusals.pop(under.stream, None)
+        for under in taken:
+            for sampled_s in under.sampled_s:
+                self._delivered(under.stream, now_s - sampled_s)
 
     def refused(self, stream: str, why: str) -> None:
         """The broker refused a message of `stream`; logged once until one is taken."""
