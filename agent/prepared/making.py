@@ -20,9 +20,9 @@ from agent.prepared.folder import NEW, PrepareError, alone, put, size_bytes, tak
 from agent.prepared.owner import as_root, group_of
 from agent.runtime.prepared import (
     Key,
+    NoGainError,
     Place,
     Record,
-    RefusedError,
     UnpreparedError,
     files_of,
     find_prepared,
@@ -106,7 +106,7 @@ def _known(root: Path, key: Key, artifact: Artifact, *, again: bool) -> Outcome 
     try:
         files = find_prepared(root, key).files
         return Outcome(artifact.file, "there", size_bytes=sum(path.stat().st_size for path in files.values()))
-    except RefusedError as exc:
+    except NoGainError as exc:
         return None if again else Outcome(artifact.file, "refused", str(exc))
     except UnpreparedError:
         return None

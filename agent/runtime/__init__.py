@@ -37,7 +37,7 @@ def open_runner(
     if options.isolation == "process":
         from agent.runtime.remote import RemoteRunner
 
-        return RemoteRunner(manifest, artifact, options, path, slots, prepared, notes)
+        return RemoteRunner(manifest, artifact, options, path, slots, notes, prepared)
     if artifact.runs_on == "litert" and prepared is not None:
         from agent.runtime.litecompiled import CompiledRunner
 

@@ -44,7 +44,7 @@ _REFUSALS: tuple[type[Exception], ...] = (
     *(kind for kind in vars(foreign).values() if isinstance(kind, type) and issubclass(kind, Exception)),
     RuntimeError, ValueError, TypeError, MemoryError,
 )  # fmt: skip
-"""Its exceptions share no base of their own, so they are gathered by name."""
+"""Its exceptions share no base class of their own, so they are gathered by name."""
 _SAVING = {
     "optimized_model_external_initializers_file_name": WEIGHTS,
     "optimized_model_external_initializers_min_size_in_bytes": "1024",
@@ -103,15 +103,13 @@ class OrtRunner:
 
 def declared_ports(path: Path) -> tuple[tuple[Declared, ...], tuple[Declared, ...]]:
     """The inputs and outputs that the file declares. Raises ModelError."""
-    load: Load = "mapped" if path.suffix == ".ort" else "plain"
-    session, _ = _session(path, RuntimeOptions(), [_CPU], str(path), load)
+    session = _session_of_file(path)
     return tuple(map(_declared, session.get_inputs())), tuple(map(_declared, session.get_outputs()))
 
 
 def answers(path: Path, inputs: Tensors) -> dict[str, Array]:
     """Every output for `inputs`, by the file's own names. Raises ModelError."""
-    load: Load = "mapped" if path.suffix == ".ort" else "plain"
-    session, _ = _session(path, RuntimeOptions(), [_CPU], str(path), load)
+    session = _session_of_file(path)
     names = [node.name for node in session.get_outputs()]
     try:
         return dict(zip(names, session.run(names, dict(inputs)), strict=True))
@@ -165,6 +163,12 @@ def _session(
     if lost and options.required:
         raise ModelError(f"{where}: provider {lost[0]} does not start here: see its own log for its libraries")
     return session, [Fallback(name, "it does not start here; its own log names the library") for name in lost]
+
+
+def _session_of_file(path: Path) -> Any:
+    """A session on the CPU for a file that no manifest describes yet."""
+    session, _ = _session(path, RuntimeOptions(), [_CPU], str(path), "mapped" if path.suffix == ".ort" else "plain")
+    return session
 
 
 def _options(options: RuntimeOptions, load: Load) -> Any:

@@ -115,7 +115,7 @@ class UnpreparedError(ModelError):
     """There are no prepared files that may be used; the model is loaded plainly."""
 
 
-class RefusedError(UnpreparedError):
+class NoGainError(UnpreparedError):
     """Preparing this model was tried here and gains nothing: nobody needs to do anything."""
 
 
@@ -162,7 +162,7 @@ def cpu_digest() -> str:
 def find_prepared(root: Path, key: Key) -> Prepared:
     """The files for `key` in the folder of prepared files `root`, every byte of them read and compared.
 
-    Raises RefusedError when preparing was tried and gains nothing, UnpreparedError with the reason when there are none
+    Raises NoGainError when preparing was tried and gains nothing, UnpreparedError with the reason when there are none
     or when they may not be used.
     """
     folder = root / key.folder
@@ -170,7 +170,7 @@ def find_prepared(root: Path, key: Key) -> Prepared:
     if record.key != key:
         raise UnpreparedError(f"{folder}: they were made {_apart(record.key, key)}: prepare the model again")
     if record.refused:
-        raise RefusedError(record.refused)
+        raise NoGainError(record.refused)
     if tuple(blob.name for blob in record.files) != _FILES[key.runtime]:
         raise UnpreparedError(f"{folder}: its record names other files than the recipe makes: prepare the model again")
     _refuse_foreign(root, folder)

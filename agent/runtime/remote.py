@@ -33,7 +33,8 @@ _HASH_BYTES = 1 << 20
 _FILES = "prepared files"
 _GIVEN = {"graph": GRAPH, "cache": CACHE}
 """Key of the OPEN message -> the prepared file that is meant."""
-_RUNS_OF_BUDGET, _LEAST_S, _UNSAID_S = 20, 2.0, 10.0
+_DEADLINE_BUDGETS, _MIN_DEADLINE_S, _DEFAULT_DEADLINE_S = 20, 2.0, 10.0
+"""What `RuntimeOptions.deadline_s` = 0 stands for: so many latency budgets, at least so long; without a budget, this."""
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ class RemoteRunner:
 
     def __init__(
         self, manifest: Manifest, artifact: Artifact, options: RuntimeOptions, path: Path, slots: Slots = None,
-        prepared: Prepared | None = None, notes: tuple[Fallback, ...] = (),
+        notes: tuple[Fallback, ...] = (), prepared: Prepared | None = None,
         mono_s: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         """`mono_s`: monotonic seconds, by which the wait before another start is counted."""
@@ -71,13 +72,13 @@ class RemoteRunner:
             raise
         opened = self._opened
         assert opened is not None
+        fallbacks = (*notes, *(Fallback(*pair) for pair in opened.fallbacks))
         self._info: RunnerInfo = RunnerInfo(
-            reference(manifest, artifact), opened.runtime, opened.version, opened.used,
-            (*notes, *(Fallback(*pair) for pair in opened.fallbacks)), options.threads,
-        )  # fmt: skip
-        self._seats: int = options.workers if opened.forks else 1
+            reference(manifest, artifact), opened.runtime, opened.version, opened.used, fallbacks, options.threads
+        )
+        self._seat_count: int = options.workers if opened.forks else 1
         self._idle: queue.LifoQueue[_Seat] = queue.LifoQueue()
-        for _ in range(self._seats):
+        for _ in range(self._seat_count):
             self._idle.put(_Seat())
 
     @property
@@ -95,7 +96,7 @@ class RemoteRunner:
             self._idle.put(seat)
 
     def close(self) -> None:
-        seats = [self._idle.get() for _ in range(self._seats)]  # whoever runs finishes, or passes its deadline
+        seats = [self._idle.get() for _ in range(self._seat_count)]  # whoever runs finishes, or passes its deadline
         for seat in seats:
             if seat.connection is not None:
                 seat.connection.close()
@@ -190,4 +191,4 @@ def _deadline_s(manifest: Manifest, options: RuntimeOptions) -> float:
     if options.deadline_s:
         return options.deadline_s
     budget_s = manifest.budget.latency_ms / 1e3
-    return max(_LEAST_S, _RUNS_OF_BUDGET * budget_s) if budget_s else _UNSAID_S
+    return max(_MIN_DEADLINE_S, _DEADLINE_BUDGETS * budget_s) if budget_s else _DEFAULT_DEADLINE_S

@@ -21,9 +21,9 @@ class Ort:
             from onnxruntime.capi import onnxruntime_pybind11_state as foreign
         except ImportError as exc:
             raise Refused(f"{sys.executable} has no onnxruntime: {exc}", missing=True) from exc
+        # its exceptions share no base class of their own, so they are gathered by name
         kinds = [k for k in vars(foreign).values() if isinstance(k, type) and issubclass(k, Exception)]
         self.refusals: tuple[type[Exception], ...] = (*kinds, RuntimeError, ValueError, TypeError, MemoryError)
-        # its own share no base of their own
         self.runtime, self.version, self._ort = "onnxruntime", ort.__version__, ort
         self.fallbacks: list[tuple[str, str]] = []
         ort.set_default_logger_severity(4)

@@ -154,11 +154,10 @@ def answer(connection: socket.socket, run: Callable[[], None], refusals: tuple[t
     if len(packet) < wire.HEAD.size:
         return False
     number = wire.HEAD.unpack(packet)[1]
+    refused: tuple[type[Exception], ...] = (wire.Refused, *refusals)
     try:
         run()
-    except wire.Refused as exc:
-        connection.send(wire.HEAD.pack(wire.FAILED, number) + str(exc)[:4000].encode(errors="replace"))
-    except refusals as exc:
+    except refused as exc:
         connection.send(wire.HEAD.pack(wire.FAILED, number) + str(exc)[:4000].encode(errors="replace"))
     else:
         connection.send(wire.HEAD.pack(wire.DONE, number))
