@@ -11,7 +11,7 @@ from agent.errors import ConfigError
 from agent.records import View
 from agent.settings.capture import V4l2Config
 from agent.skeleton import skeleton
-from agent.skeleton.known import COCO
+from agent.skeleton.label_sets import COCO
 from agent.tryout import over_source
 from tests import trying
 from tests.realdata import REPO, ROOT, needed

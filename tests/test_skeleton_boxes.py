@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agent.skeleton import skeleton
-from agent.skeleton.known import COCO, COCO_90
+from agent.skeleton.label_sets import COCO, COCO_90
 from tests.skeleton_models import BOX_IN_640, WHERE, columns, looked, near, write_fixed
 
 

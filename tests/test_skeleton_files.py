@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agent.skeleton import skeleton
-from agent.skeleton.flat import root
+from agent.skeleton.flatbuffer import root
 from agent.skeleton.onnxfile import read_onnx
 from agent.skeleton.tflite import read_tflite
 from tests.tiny_models import write_model

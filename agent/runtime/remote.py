@@ -34,7 +34,7 @@ _FILES = "prepared files"
 _GIVEN = {"graph": GRAPH, "cache": CACHE}
 """Key of the OPEN message -> the prepared file that is meant."""
 _DEADLINE_BUDGETS, _MIN_DEADLINE_S, _DEFAULT_DEADLINE_S = 20, 2.0, 10.0
-"""What `RuntimeOptions.deadline_s` = 0 stands for: so many latency budgets, at least so long; without a budget, this."""
+"""What `RuntimeOptions.deadline_s` = 0 stands for: so many latency budgets, at least so long; without budget, this."""
 
 
 @dataclass(slots=True)

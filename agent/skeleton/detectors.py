@@ -4,6 +4,7 @@ Owns what a graph has suppressed or paired itself; `heads` owns the rest. A rule
 or None when the outputs are not of its kind; the first that answers wins.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -11,12 +12,13 @@ import numpy as np
 from agent.records import Array
 from agent.skeleton.facts import Facts, Shaped
 from agent.skeleton.heads import read_candidates, read_fastestdet, read_grids, read_scrfd, read_yunet
-from agent.skeleton.said import Keys, Part, Reading
-from agent.skeleton.shares import FACE, Size, adds_up, are_shares, cells, coco, in_fractions
+from agent.skeleton.outputs import FACE, Size, are_distributions, cell_count, coco_labels, in_fractions, in_unit_range
+from agent.skeleton.parts import Keys, Part, Reading
 
 _ULTRALIGHT = ((8, 3), (16, 2), (32, 2), (64, 3))
 """Stride and boxes per cell of Ultra-Light-Fast's faces."""
 _FEW = 1000
+"""Rows at most of a graph that has chosen among its boxes, by suppression or as DETR does."""
 
 
 def read_detector(facts: Facts, size: Size) -> Reading | None:
@@ -40,7 +42,7 @@ def _post_process(facts: Facts, size: Size) -> Reading | None:
     why = "the graph ends with TFLite_Detection_PostProcess: boxes, classes, scores, count, doubles suppressed"
     scored = facts.graph.shapes.get(op.inputs[1], ()) if len(op.inputs) > 1 else ()
     classes = scored[-1] - 1 if scored else 0
-    return Reading(Part(keys, "known", why), most=classes, labels=coco(classes), family="tf")
+    return Reading(Part(keys, "known", why), most=classes, labels=coco_labels(classes), family="tf")
 
 
 def _four_ports(facts: Facts, size: Size) -> Reading | None:
@@ -94,30 +96,40 @@ def _pair(facts: Facts, size: Size) -> Reading | None:
     scores = next((port for port in others if _rows(port) == boxes.bare[0]), None)
     if scores is None:
         return None
-    wide = scores.bare[1] if len(scores.bare) == 2 else 1
     if boxes.bare == (896, 16):
         return _blazeface(boxes, scores)
-    laid = facts.answers.get(boxes.name)
-    corners = laid is not None and _are_corners(laid.reshape(-1, boxes.bare[1])[:, :4])
-    fractions = laid is None or in_fractions(laid)
-    detr = boxes.bare[0] <= _FEW and not corners
-    if not corners and not detr:
-        return _unknown_anchors(boxes, scores, wide)
-    faces = wide == 2 and boxes.bare[0] == sum(cells(size, (s,)) * n for s, n in _ULTRALIGHT)
+    answer = facts.answers.get(boxes.name)
+    corners = answer is not None and _are_corners(answer.reshape(-1, boxes.bare[1])[:, :4])
+    if not corners and boxes.bare[0] > _FEW:
+        return _unknown_anchors(boxes, scores)
+    return _decoded_pair(facts, size, boxes, scores, corners=corners)
+
+
+def _decoded_pair(facts: Facts, size: Size, boxes: Shaped, scores: Shaped, *, corners: bool) -> Reading:
+    """Boxes that need no anchors: corners, or the centres and sizes that DETR gives."""
+    answer, wide = facts.answers.get(boxes.name), _columns(scores)
+    fractions = answer is None or in_fractions(answer)
+    faces = wide == 2 and boxes.bare[0] == sum(cell_count(size, (s,)) * n for s, n in _ULTRALIGHT)
     keys: Keys = {"step": "box_table", "boxes": boxes.name, "scores": scores.name,
             "order": "xyxy" if corners else "xywh", "unit": "fraction" if fractions else "px"}  # fmt: skip
-    background = _background(facts, scores, wide, last=detr)
+    background = _background(facts, scores, wide, last=not corners)
     keys |= background | _activation(facts, scores, wide)
-    keys |= {"threshold": 0.7, "nms_iou": 0.3} if faces else {"threshold": 0.5, "nms_iou": 1.0} if detr else {}
+    keys |= {"threshold": 0.7, "nms_iou": 0.3} if faces else {} if corners else {"threshold": 0.5, "nms_iou": 1.0}
     words = "corners" if corners else "centres and sizes"
-    why = f"{boxes.bare[0]} boxes as {words} in {keys['unit']}s, and {wide} scores each"
-    more = ": Ultra-Light-Fast's face detector has as many over this size" if faces else ""
-    classes, family = wide - bool(background), "ultralight" if faces else ""
-    return Reading(Part(keys, "likely", why + more), classes, labels=FACE if faces else coco(classes), family=family)
+    part = Part(keys, "likely", f"{boxes.bare[0]} boxes as {words} in {keys['unit']}s, and {wide} scores each")
+    classes = wide - bool(background)
+    if not faces:
+        return Reading(part, classes, labels=coco_labels(classes))
+    why = f"{part.why}: Ultra-Light-Fast's face detector has as many over this size"
+    return Reading(dataclasses.replace(part, why=why), classes, labels=FACE, family="ultralight")
 
 
 def _rows(port: Shaped) -> int:
     return port.bare[0] if port.bare else 1
+
+
+def _columns(port: Shaped) -> int:
+    return port.bare[1] if len(port.bare) == 2 else 1
 
 
 def _background(facts: Facts, scores: Shaped, wide: int, *, last: bool) -> dict[str, str]:
@@ -127,12 +139,12 @@ def _background(facts: Facts, scores: Shaped, wide: int, *, last: bool) -> dict[
         return {}
     if last and wide in (92, 22, 21):
         return {"background": "last"}
-    return {"background": "first"} if adds_up(answer.reshape(-1, wide)) else {}
+    return {"background": "first"} if are_distributions(answer.reshape(-1, wide)) else {}
 
 
 def _activation(facts: Facts, scores: Shaped, wide: int) -> dict[str, str]:
     answer = facts.answers.get(scores.name)
-    if are_shares(answer):
+    if in_unit_range(answer):
         return {}
     return {"activation": "softmax" if wide in (92, 22) else "sigmoid"}
 
@@ -148,10 +160,10 @@ def _blazeface(boxes: Shaped, scores: Shaped) -> Reading:
     return Reading(Part(keys, "likely", why), 1, labels=FACE, family="blazeface")
 
 
-def _unknown_anchors(boxes: Shaped, scores: Shaped, wide: int) -> Reading:
+def _unknown_anchors(boxes: Shaped, scores: Shaped) -> Reading:
     told = f"{boxes.bare[0]} rows of 4 numbers that are no boxes: corrections of anchors, which only its author knows"
     todo = f"write box_anchors with its levels (docs/vision.md) for '{boxes.name}' and '{scores.name}'"
-    return Reading(remarks=(f"{told}: {todo}",), classes=wide)
+    return Reading(remarks=(f"{told}: {todo}",), classes=_columns(scores))
 
 
 def _are_corners(rows: Array) -> bool:

@@ -26,8 +26,9 @@ FORMATS: Mapping[str, Format] = {".tflite": "tflite", ".lite": "tflite", ".onnx"
 _LABEL_FILES = ("*label*.txt", "*.names", "*classes*.txt", "*class_names*.txt", "*categories*.txt")
 _LABELS_LIMIT_BYTES = 1 << 20
 _MOST_NUMBERS = 1 << 26
+"""In all inputs together: a model that takes more is not run on trial."""
 SMALLEST_SIDE_PX = 16
-"""Less is no picture."""
+"""A port with a shorter side is taken for something else than a picture."""
 _NUMBERS = frozenset({
     "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
 })  # fmt: skip
@@ -100,7 +101,7 @@ def facts(path: Path) -> Facts:
     inputs = _pinned(tuple(_shaped(port, graph) for port in takes), graph)
     outputs = tuple(_shaped(port, graph) for port in gives)
     raw, more = _answers(path, kind, inputs)
-    more += _restless(path, kind, inputs, outputs, raw)
+    more += _varying_sizes(path, kind, inputs, outputs, raw)
     outputs = tuple(_filled(port, raw.get(port.name)) for port in outputs)
     real = {port.name: _real(raw[port.name], port) for port in outputs if port.name in raw}
     return Facts(path, kind, inputs, outputs, graph, real, _beside(path), (*remarks, *more))
@@ -176,7 +177,7 @@ def _answers(path: Path, kind: Format, inputs: tuple[Shaped, ...]) -> tuple[dict
     return good, tuple(f"output '{name}' is no array of numbers: leave it out" for name in raw if name not in good)
 
 
-def _restless(
+def _varying_sizes(
     path: Path, kind: Format, inputs: tuple[Shaped, ...], outputs: tuple[Shaped, ...], raw: Mapping[str, Array]
 ) -> tuple[str, ...]:
     """A remark for each output whose size depends on what is seen: such ports cannot be described."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from agent.skeleton.detectors import read_detector
 from agent.skeleton.facts import Facts, Shaped, is_silero
 from agent.skeleton.labels import found_labels, without_background
+from agent.skeleton.parts import Guess, Labels, Part, Reading
 from agent.skeleton.pictures import layout, picture_port, picture_size, steps
-from agent.skeleton.said import Guess, Labels, Part, Reading
 from agent.skeleton.scenes import read_scene
 from agent.skeleton.sounds import read_sound
 

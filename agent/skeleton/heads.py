@@ -11,9 +11,9 @@ import numpy as np
 
 from agent.records import Array
 from agent.skeleton.facts import Facts, Shaped
-from agent.skeleton.known import COCO
-from agent.skeleton.said import Keys, Part, Reading
-from agent.skeleton.shares import FACE, Size, adds_up, are_shares, cells, coco, in_fractions
+from agent.skeleton.label_sets import COCO
+from agent.skeleton.outputs import FACE, Size, are_distributions, cell_count, coco_labels, in_fractions, in_unit_range
+from agent.skeleton.parts import Keys, Part, Reading
 
 # ---- one row or column per candidate
 
@@ -23,7 +23,7 @@ def read_candidates(facts: Facts, size: Size) -> Reading | None:
     port = facts.outputs[0]
     if len(port.bare) != 2 or min(port.bare) < 5:
         return None
-    one, every = cells(size, (8, 16, 32)), cells(size, (8, 16, 32, 64))
+    one, every = cell_count(size, (8, 16, 32)), cell_count(size, (8, 16, 32, 64))
     for rows, wide, turned in ((port.bare[0], port.bare[1], False), (port.bare[1], port.bare[0], True)):
         if rows == 3 * one and wide > 5:
             why = f"{rows} candidates, three per cell: YOLOv5's and v7's"
@@ -35,7 +35,7 @@ def read_candidates(facts: Facts, size: Size) -> Reading | None:
         if rows in (100, 300, 900) and wide > 4 and not turned:
             keys: Keys = {"step": "box_table", "boxes": port.name, "unit": "fraction", "threshold": 0.5, "nms_iou": 1.0}
             told = f"{rows} candidates of {wide} numbers: RT-DETR's"
-            return Reading(Part(keys, "guess", told), wide - 4, labels=coco(wide - 4), family="ultralytics")
+            return Reading(Part(keys, "guess", told), wide - 4, labels=coco_labels(wide - 4), family="ultralytics")
     return None
 
 
@@ -51,7 +51,7 @@ def _one_per_cell(facts: Facts, port: Shaped, wide: int, turned: bool) -> Readin
     if task in ("pose", "segment", "obb"):
         told = f"an Ultralytics model for '{task}': no decoder reads '{port.name}': export it for detection"
         return Reading(remarks=(told,))
-    return Reading(Part(keys, "likely", why), wide - 4, labels=coco(wide - 4), family="ultralytics")
+    return Reading(Part(keys, "likely", why), wide - 4, labels=coco_labels(wide - 4), family="ultralytics")
 
 
 def _in_rows(facts: Facts, port: Shaped, wide: int) -> Reading:
@@ -66,11 +66,11 @@ def _in_rows(facts: Facts, port: Shaped, wide: int) -> Reading:
 
 def _with_objects(facts: Facts, port: Shaped, wide: int, turned: bool, yolox: bool, why: str) -> Reading:
     """Rows of box, object, classes: decoded, or YOLOX's raw ones."""
-    family, labels = "yolox" if yolox else "ultralytics", coco(wide - 5)
+    family, labels = "yolox" if yolox else "ultralytics", coco_labels(wide - 5)
     answer = facts.answers.get(port.name)
     rows = None if answer is None else _turned(answer, port, turned)
     decoded = rows is None or bool((rows[:, 2:4] > -0.01 * np.abs(rows[:, :4]).max()).all())
-    activated = rows is None or are_shares(rows[:, 4:])
+    activated = rows is None or in_unit_range(rows[:, 4:])
     activation = {} if activated else {"activation": "sigmoid", "object_activation": "sigmoid"}
     if decoded or not yolox:
         keys: Keys = {"step": "box_table", "boxes": port.name, "columns": "box_object_classes"}
@@ -97,9 +97,9 @@ def _nanodet(facts: Facts, port: Shaped, wide: int) -> Reading:
     answer = facts.answers.get(port.name)
     scores = None if answer is None else answer.reshape(-1, wide)[:, :-32]
     keys: Keys = {"step": "box_grid", "heads": [port.name], "strides": [8, 16, 32, 64], "columns": "classes_box",
-            "box": "sides", "bins": 8, "activation": "none" if are_shares(scores) else "sigmoid"}  # fmt: skip
+            "box": "sides", "bins": 8, "activation": "none" if in_unit_range(scores) else "sigmoid"}  # fmt: skip
     why = "a candidate per cell of strides 8 to 64, and 4 x 8 numbers behind the classes: NanoDet-Plus's"
-    return Reading(Part(keys, "likely", why), wide - 32, True, coco(wide - 32), "nanodet")
+    return Reading(Part(keys, "likely", why), wide - 32, True, coco_labels(wide - 32), "nanodet")
 
 
 # ---- grids of raw numbers
@@ -112,14 +112,14 @@ def read_fastestdet(facts: Facts, size: Size) -> Reading | None:
     if len(facts.outputs) != 1 or answer is None or len(port.shape) != 4 or port.shape[1] < 6:
         return None
     wide, rows = port.shape[1], answer.reshape(port.shape[1], -1).T
-    if size[0] // port.shape[2] not in (8, 16, 32) or rows[:, 0].min() < 0 or not adds_up(rows[:, 5:]):
+    if size[0] // port.shape[2] not in (8, 16, 32) or rows[:, 0].min() < 0 or not are_distributions(rows[:, 5:]):
         return None
     keys: Keys = {"step": "box_grid", "columns": "object_box_classes", "move": "tanh", "grow": "sigmoid",
             "size_of": "picture", "activation": "none", "object_activation": "none", "object_power": 0.6,
             "class_power": 0.4, "threshold": 0.6}  # fmt: skip
     grid = f"one grid of {port.shape[3]} x {port.shape[2]}"
     why = f"{grid}: an activated object, 4 raw numbers, classes that add up to one: FastestDet's"
-    return Reading(Part(keys, "likely", why), wide - 5, True, coco(wide - 5), "fastestdet")
+    return Reading(Part(keys, "likely", why), wide - 5, True, coco_labels(wide - 5), "fastestdet")
 
 
 _V5 = [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 119]], [[116, 90], [156, 198], [373, 326]]]
@@ -140,7 +140,7 @@ def read_grids(facts: Facts, size: Size) -> Reading | None:
     if wide - 64 == len(COCO) or (wide > 64 and wide % 3):
         keys |= {"columns": "box_classes", "box": "sides", "bins": 16, "point": 0.5}
         return Reading(Part(keys, "likely", f"grids of {wide} = 4 x 16 + classes numbers per cell: YOLOv8's raw heads"),
-                       wide - 64, True, coco(wide - 64), "ultralytics")  # fmt: skip
+                       wide - 64, True, coco_labels(wide - 64), "ultralytics")  # fmt: skip
     if wide % 3 or wide // 3 <= 5:
         return None
     keys |= {"anchors": _V5 if len(heads) == 3 else _TINY, "size_of": "anchor"}
@@ -148,7 +148,7 @@ def read_grids(facts: Facts, size: Size) -> Reading | None:
         keys |= {"move": "sigmoid_2", "grow": "sigmoid_2_squared"}
     why = f"grids of 3 x (5 + {wide // 3 - 5}) numbers per cell; anchors are those of COCO's models"
     return Reading(Part(keys, "guess", why, "the anchors of your training"), wide // 3 - 5, True,
-                   coco(wide // 3 - 5), "ultralytics" if five else "")  # fmt: skip
+                   coco_labels(wide // 3 - 5), "ultralytics" if five else "")  # fmt: skip
 
 
 def _grid(port: Shaped, size: Size) -> tuple[int, int, bool] | None:
@@ -185,7 +185,7 @@ def read_scrfd(facts: Facts, size: Size) -> Reading | None:
     """Three kinds of tables per stride: scores [n, 1], boxes [n, 4], and perhaps landmarks [n, 10]."""
     boxes, scores = [], []
     for stride in (8, 16, 32):
-        count = 2 * cells(size, (stride,))
+        count = 2 * cell_count(size, (stride,))
         boxes += [port.name for port in facts.outputs if port.bare == (count, 4)]
         scores += [port.name for port in facts.outputs if port.bare == (count,)]
     if not len(boxes) == len(scores) == 3:

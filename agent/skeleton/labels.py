@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from agent.skeleton.facts import Facts
-from agent.skeleton.said import Labels, Sure
+from agent.skeleton.parts import Labels, Sure
 
 _NUMBERED = re.compile(r"^\s*(\d+)\s*[:,\s]\s*(\S.*?)\s*$")
 _NOTHING = {"???", "background", "__background__", "unlabeled", "n/a"}

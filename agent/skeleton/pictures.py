@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.skeleton.facts import SMALLEST_SIDE_PX, Facts, Shaped
-from agent.skeleton.said import Keys, Part, Sure
+from agent.skeleton.parts import Keys, Part, Sure
 
 UNIT: Keys = {"step": "normalise", "divide_by": 255.0}
 SIGNED: Keys = {"step": "normalise", "mean": [127.5], "std": [127.5]}

@@ -6,9 +6,9 @@ Owns these three kinds. Rules as in `detectors`: the first that answers wins, `c
 from collections.abc import Callable
 
 from agent.skeleton.facts import Facts, Shaped
-from agent.skeleton.known import BODY, BODY_33, CIFAR_10, DIGITS, VOC
-from agent.skeleton.said import Keys, Labels, Part, Reading
-from agent.skeleton.shares import Size, adds_up, are_shares, in_fractions
+from agent.skeleton.label_sets import BODY, BODY_33, CIFAR_10, DIGITS, VOC
+from agent.skeleton.outputs import Size, are_distributions, in_fractions, in_unit_range
+from agent.skeleton.parts import Keys, Labels, Part, Reading
 
 _BODIES = {len(BODY): BODY, len(BODY_33): BODY_33}
 
@@ -76,7 +76,7 @@ def _heatmaps(facts: Facts, size: Size) -> Reading | None:
             points = last if last in (17, 21) else first
             keys |= _offsets(facts, port, size, points)
             answer = facts.answers.get(port.name)
-            keys |= {} if are_shares(answer) else {"activation": "sigmoid"}
+            keys |= {} if in_unit_range(answer) else {"activation": "sigmoid"}
             if points == len(VOC) and "offsets" not in keys:
                 return None
             return Reading(Part(keys, "likely", f"{points} maps of {port.bare[0]} x {port.bare[1]}: one per point"),
@@ -98,7 +98,7 @@ def _centroids(facts: Facts, size: Size) -> Reading | None:
     if len(facts.outputs) != 1 or len(port.shape) != 4 or port.shape[3] < 2:
         return None
     answer = facts.answers.get(port.name)
-    if size[0] != 8 * port.shape[1] or answer is None or not adds_up(answer.reshape(-1, port.shape[3])):
+    if size[0] != 8 * port.shape[1] or answer is None or not are_distributions(answer.reshape(-1, port.shape[3])):
         return None
     classes = port.shape[3]
     keys: Keys = {"step": "segments", "output": port.name, "form": "scores", "regions": 20, "min_share": 0.0}
@@ -144,7 +144,7 @@ def _covers(shape: tuple[int, ...], size: Size) -> bool:
 
 def _map_activation(facts: Facts, port: Shaped) -> dict[str, str]:
     answer = facts.answers.get(port.name)
-    if are_shares(answer):
+    if in_unit_range(answer):
         return {}
     return {"activation": "sigmoid" if len(port.bare) == 2 else "softmax"}
 
@@ -185,8 +185,8 @@ def row_activation(facts: Facts, port: Shaped) -> tuple[str, str]:
     if answer is None:
         return "", "of unknown range"
     row = answer.reshape(1, -1)
-    if row.size > 1 and adds_up(row):
+    if row.size > 1 and are_distributions(row):
         return "", "that add up to one"
-    if are_shares(row):
+    if in_unit_range(row):
         return "", "between 0 and 1"
     return ("softmax" if row.size > 1 else "sigmoid"), f"from {row.min():.2g} to {row.max():.2g}: not activated"

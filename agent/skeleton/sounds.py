@@ -8,8 +8,8 @@ keyword, wake-word and anomaly models, micro_speech of TensorFlow Lite Micro, YA
 import numpy as np
 
 from agent.skeleton.facts import Facts, Shaped, is_silero
-from agent.skeleton.known import KEYWORDS_12
-from agent.skeleton.said import Keys, Labels, Part, Reading, Sure
+from agent.skeleton.label_sets import KEYWORDS_12
+from agent.skeleton.parts import Keys, Labels, Part, Reading, Sure
 from agent.skeleton.scenes import row_activation
 
 _ONE_SECOND = {"step": "frames", "length_s": 1.0, "hop_s": 0.5}

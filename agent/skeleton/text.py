@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agent.skeleton.facts import Facts, Shaped, is_silero
-from agent.skeleton.said import Guess, Labels, Part
+from agent.skeleton.parts import Guess, Labels, Part
 
 _WIDTH = 110
 _GOLDEN = {"image": "png", "audio": "wav", "series": "csv"}

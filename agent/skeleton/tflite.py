@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from agent.skeleton.flat import Table, root
+from agent.skeleton.flatbuffer import Table, root
 from agent.skeleton.graph import Graph, Op, PortNote
 
 _CUSTOM = 32

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from agent.manifest import Manifest, Step
+from agent.skeleton.parts import Keys
 from agent.skeleton.pictures import IMAGENET, PLAIN, SIGNED, UNIT
-from agent.skeleton.said import Keys
 from pipelines import make_step
 
 _RANGES = {"0..1": UNIT, "-1..1": SIGNED, "0..255": PLAIN, "ImageNet": IMAGENET}

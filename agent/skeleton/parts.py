@@ -1,6 +1,6 @@
 """What a guess is: keys of `model.toml` with the reason for them, how sure it is, and what else it could be.
 
-Owns the records between the guessing (`pictures`, `detectors`, `sounds`) and the writing (`text`).
+Owns the records between the guessing (`pictures`, `detectors`, `scenes`, `sounds`) and the writing (`text`).
 """
 
 from collections.abc import Mapping
