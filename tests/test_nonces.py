@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from agent import codec
 from agent.envelope import EpochSpentError, MessageType, ReaderKey, Sealer, Zip
 from agent.envelope import message as message_module
-from agent.envelope.sealer import Epoch
+from agent.envelope.sealer import MOLDS, Epoch
 from agent.errors import EnvelopeError
 from tests.sealing import Line, event
 
@@ -136,3 +136,17 @@ def test_two_processes_share_no_key(door):
     assert len(door) == 200
     assert len({line.sealer._epoch.key.kid for line in lines}) == 200
     assert len({line.sealer._epoch.key.base_iv for line in lines}) == 200
+
+
+def test_what_is_kept_per_address_is_bounded_and_each_address_stays_bound():
+    """More streams than are kept, twice around: all open under their own topic, none under a neighbour's."""
+    line = Line()
+    line.tell()
+    names = [f"stream-{i}" for i in range(2 * MOLDS)]
+    for name in names * 2:
+        sealed = line.seal_event(event(stream=name))
+        assert line.opener.open(line.topics.event(name), sealed)
+    assert len(line.sealer._epoch._molds) <= MOLDS
+    sealed = line.seal_event(event(stream=names[0]))
+    with pytest.raises(EnvelopeError, match="stands on a topic where it was not sealed"):
+        line.opener.open(line.topics.event(names[1]), sealed)
