@@ -44,13 +44,13 @@ def test_other_answers_than_the_plain_load_gives_are_refused(ready, tmp_path, mo
     manifest, _, _ = ready
     step = making._step
 
-    def lied(name, words):
+    def lied(name, task, user):
         if name == "prepared":
-            kept = Path(words["into"]) / "outputs.npz"
+            kept = Path(task.into) / "outputs.npz"
             with np.load(kept) as arrays:
                 other = {key: arrays[key] + 1 for key in arrays.files}
             np.savez(kept, **other)
-        return step(name, words)
+        return step(name, task, user)
 
     monkeypatch.setattr(making, "_step", lied)
     done = prepare(manifest, manifest.artifacts[0], Place(tmp_path / "prepared"))
@@ -82,8 +82,8 @@ def test_a_crash_while_preparing_is_a_reason_and_no_more(ready, tmp_path, monkey
     manifest, _, _ = ready
     step = making._step
 
-    def crashed(name, words):
-        return making._read(name, Ended(b"", -11)) if name == "save" else step(name, words)
+    def crashed(name, task, user):
+        return making._read(name, Ended(b"", -11)) if name == "save" else step(name, task, user)
 
     monkeypatch.setattr(making, "_step", crashed)
     done = prepare(manifest, manifest.artifacts[0], Place(tmp_path / "prepared"))

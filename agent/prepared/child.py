@@ -1,8 +1,7 @@
 """The child that prepares a model, or measures it: `python -P -m agent.prepared.child TASK`.
 
 A model is data that native code parses, and what is tried here may crash. It tells by one line of JSON on what was its
-standard output: the figures, or {"why": ...}. Steps: `plain` loads the model as always, runs it and keeps
-its outputs; `save` writes the prepared files; `prepared` loads those, runs and compares.
+standard output: the figures, or {"why": ...}. The steps are those of `agent.prepared.task`.
 """
 
 import json
@@ -12,9 +11,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from agent.golden import read_npz, selftest
 from agent.loading import ENCRYPTED, in_memory
 from agent.manifest import Artifact, Input, Manifest, load_manifest
 from agent.modelchild import teller
+from agent.prepared.task import Task
 from agent.process import private_bytes
 from agent.records import Array
 from agent.registry import verified
@@ -30,34 +29,14 @@ from agent.runtime import Prepared, Runner, open_runner, preload
 from agent.runtime.prepared import CACHE, RECIPES, files_of
 from agent.settings.runtime import RuntimeOptions
 
-Step = Literal["plain", "save", "prepared"]
 OUTPUTS: Final = "outputs.npz"
 """What the plain load answered, in the folder of the files."""
 INPUTS: Final = 6
 """Random inputs beside the golden ones; the last is the first once more, which tells whether a run leaves traces."""
-RUNS: Final = (8, 400)
-"""At least and at most so many."""
+MIN_RUNS: Final = 8
+MAX_RUNS: Final = 400
+"""Timed runs: at least and at most so many."""
 _SAMPLE_S: Final = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What to do. Plain values: it travels as JSON."""
-
-    step: Step
-    model: str
-    """Folder of the manifest."""
-    file: str
-    """The artifact."""
-    into: str
-    """Folder of the prepared files."""
-    root: str = ""
-    """Folder that `file` is relative to, when it is not the manifest's."""
-    limit_bytes: int = 512_000_000
-    memory_bytes: int = 0
-    """Most private memory; 0: no limit."""
-    run_s: float = 1.0
-    """Time for the timed runs, seconds."""
 
 
 def main(task: Task) -> None:
@@ -190,7 +169,7 @@ def _pace_ms(runner: Runner, inputs: dict[str, Array], run_s: float) -> float:
     """The least processor time of a run, milliseconds: what other processes take does not count."""
     spent: list[float] = []
     until_s = time.monotonic() + run_s
-    while len(spent) < RUNS[0] or (len(spent) < RUNS[1] and time.monotonic() < until_s):
+    while len(spent) < MIN_RUNS or (len(spent) < MAX_RUNS and time.monotonic() < until_s):
         begin_s = time.process_time()
         runner.run(inputs)
         spent.append((time.process_time() - begin_s) * 1e3)

@@ -17,7 +17,8 @@ from agent.runtime.prepared import RECORD_FILE, Key, Record, UnpreparedError, cp
 NEW: Final = ".new-"
 GONE: Final = ".gone-"
 LOCK: Final = "lock"
-TURN_S: Final = 0.1
+RETRY_S: Final = 0.1
+"""Between two tries for the lock, seconds."""
 
 
 class PrepareError(ModelError):
@@ -25,7 +26,7 @@ class PrepareError(ModelError):
 
 
 @contextmanager
-def alone(root: Path, wait_s: float) -> Iterator[None]:
+def only_writer(root: Path, wait_s: float) -> Iterator[None]:
     """Be the only process that writes in `root`, which is made if need be; root is its owner meanwhile.
 
     Raises PrepareError.
@@ -43,19 +44,19 @@ def alone(root: Path, wait_s: float) -> Iterator[None]:
                 if time.monotonic() > until_s:
                     words = f"another process has been preparing models for {wait_s:g} s"
                     raise PrepareError(f"{root}: {words}: wait for it")
-                time.sleep(TURN_S)
+                time.sleep(RETRY_S)
     except OSError as exc:
-        raise told(root, exc) from exc
+        raise as_prepare_error(root, exc) from exc
 
 
-def told(root: Path, exc: OSError) -> PrepareError:
+def as_prepare_error(root: Path, exc: OSError) -> PrepareError:
     """What a failure of the file system means for who prepares."""
     words = f"{exc.filename or root}: {exc.strerror}"
     acting = " (root acts as the owner of that folder, or of one above it)" if os.getuid() == 0 else ""
     return PrepareError(f"{words}: run this as the user that owns {root}, with room on its disk{acting}")
 
 
-def put(root: Path, made: Path, record: Record) -> Path:
+def install(root: Path, made: Path, record: Record) -> Path:
     """Give the folder `made` in `root`, whose files are whole, its record and its name. Raises OSError."""
     for blob in record.files:
         (made / blob.name).chmod(0o444)
@@ -117,7 +118,7 @@ def size_bytes(root: Path) -> int:
 
 
 def _remove(root: Path, wait_s: float, unwanted: Callable[[Path, Key | None], bool]) -> int:
-    with alone(root, wait_s):
+    with only_writer(root, wait_s):
         gone = [path for path, key in entries(root) if unwanted(path, key)]
         for path in gone:
             _away(root, path)

@@ -5,9 +5,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -16,9 +16,11 @@ from agent.durable import sync_file
 from agent.errors import EnvelopeError
 from agent.manifest import Artifact, Manifest
 from agent.modelchild import Ended, run_child
-from agent.prepared.folder import NEW, PrepareError, alone, put, size_bytes, take_back, told
+from agent.prepared.folder import NEW, PrepareError, as_prepare_error, install, only_writer, size_bytes, take_back
 from agent.prepared.owner import as_root, group_of
+from agent.prepared.task import Step, Task
 from agent.runtime.prepared import (
+    Blob,
     Key,
     NoGainError,
     Place,
@@ -72,19 +74,20 @@ def prepare(
     PrepareError when they cannot be written, ModelError for a model file that cannot be loaded at all.
     """
     begin_s = time.monotonic()
-    model_bytes = _size_bytes((root or manifest.folder) / artifact.file)
+    file = (root or manifest.folder) / artifact.file
+    model_bytes = _size_bytes(file)
     if model_bytes < place.from_bytes:
         return Outcome(artifact.file, "small", f"below [models] prepare_from_mb = {place.from_bytes / 1e6:g}")
     try:
         key = key_of(artifact)
     except UnpreparedError as exc:
         return Outcome(artifact.file, "refused", str(exc))
-    with alone(place.folder, wait_s):
+    with only_writer(place.folder, wait_s):
         if known := _known(place.folder, key, artifact, again=again):
             return known
         _refuse_full(place, model_bytes, _room_factor(artifact))
-        limits = {"limit_bytes": limit_bytes, "memory_bytes": memory_bytes}
-        made = _made(manifest, artifact, place.folder, key, root, limits, model_bytes)
+        task = Task("plain", str(manifest.folder), artifact.file, "", str(root or ""), limit_bytes, memory_bytes, RUN_S)
+        made = _made(place.folder, key, task, file, model_bytes)
     return Outcome(
         artifact.file, "refused" if made.refused else "made", made.refused, made.figures,
         sum(blob.size_bytes for blob in made.files), time.monotonic() - begin_s,
@@ -93,10 +96,18 @@ def prepare(
 
 def judged(plain: Mapping[str, float], prepared: Mapping[str, float], model_bytes: int) -> str:
     """Why prepared files are not worth it; empty when they are."""
+    return _no_gain(plain, prepared, model_bytes) or _slower(plain, prepared)
+
+
+def _no_gain(plain: Mapping[str, float], prepared: Mapping[str, float], model_bytes: int) -> str:
     saved = plain["private_bytes"] - prepared["private_bytes"]
     spared = plain["peak_bytes"] - prepared["peak_bytes"]
     if (most := max(saved, spared, 0)) < GAIN * model_bytes:
         return f"they would save {most / 1e6:.1f} MB of private memory here, of a model of {model_bytes / 1e6:.1f} MB"
+    return ""
+
+
+def _slower(plain: Mapping[str, float], prepared: Mapping[str, float]) -> str:
     if prepared["run_ms"] > SLOWER * plain["run_ms"] + SLOWER_MS:
         return f"a run would take {prepared['run_ms']:.3g} ms here instead of {plain['run_ms']:.3g} ms"
     return ""
@@ -112,61 +123,67 @@ def _known(root: Path, key: Key, artifact: Artifact, *, again: bool) -> Outcome 
         return None
 
 
-def _made(
-    manifest: Manifest, artifact: Artifact, root: Path, key: Key, artifact_root: Path | None,
-    limits: Mapping[str, int], model_bytes: int,
-) -> Record:  # fmt: skip
+def _made(root: Path, key: Key, task: Task, file: Path, model_bytes: int) -> Record:
+    """The record of what became of preparing `file`; it and the files are in `root` by then."""
     into = Path(tempfile.mkdtemp(prefix=NEW, dir=root))
     try:
         into.chmod(0o755)
-        user = _looker(into, (artifact_root or manifest.folder) / artifact.file)
-        words = {"model": str(manifest.folder), "file": artifact.file, "into": str(into), **limits}
-        words |= {"root": str(artifact_root or ""), "run_s": RUN_S, "user": user}
-        record = _tried(key, words, into, model_bytes)
-        put(root, into, record)
+        user = _child_user(into, file)
+        record = _tried(key, replace(task, into=str(into)), user, model_bytes)
+        install(root, into, record)
         return record
     except OSError as exc:
-        raise told(root, exc) from exc
+        raise as_prepare_error(root, exc) from exc
     finally:
         shutil.rmtree(into, ignore_errors=True)
 
 
-def _tried(key: Key, words: Mapping[str, Any], into: Path, model_bytes: int) -> Record:
-    """The record of the files in `into`, or of why there are none; raises PrepareError for a failure of the machine."""
-    plain = _step("plain", words)
+def _tried(key: Key, task: Task, user: int, model_bytes: int) -> Record:
+    """The record of the files that children of `user` made, or of why there are none.
+
+    Raises PrepareError for a failure of the machine.
+    """
+    plain = _step("plain", task, user)
     if "why" in plain:
         raise PrepareError(f"it cannot be loaded plainly: {plain['why']}")
-    why, prepared = _saved(words, into)
-    for _ in range(2):  # a busy machine may make one measurement look slow
-        if why or not (why := judged(plain, prepared, model_bytes)) or "run would take" not in why:
-            break
-        plain, prepared = _step("plain", words), _step("prepared", words)
-        why = str(plain.get("why", "") or prepared.get("why", "")) or judged(plain, prepared, model_bytes)
+    why, prepared = _saved(task, user)
+    if not why:
+        why = judged(plain, prepared, model_bytes)
+        if why and why == _slower(plain, prepared):  # a busy machine may have made it look so: once more
+            plain, prepared = _step("plain", task, user), _step("prepared", task, user)
+            why = str(plain.get("why", "") or prepared.get("why", "")) or judged(plain, prepared, model_bytes)
     figures = {f"plain_{name}": value for name, value in plain.items() if name != "why"}
     figures |= {f"prepared_{name}": value for name, value in prepared.items() if name != "why"}
-    take_back(into)
+    into = Path(task.into)
     wanted = () if why else tuple(files_of(key.runtime, into).files.values())
-    files = tuple(measure(path) for path in wanted)
+    return Record(key, _only_wanted(into, wanted), why, figures)
+
+
+def _only_wanted(into: Path, wanted: Collection[Path]) -> tuple[Blob, ...]:
+    """The wanted files in `into`, taken back from the children; all others are gone after this."""
+    take_back(into)
+    blobs = tuple(measure(path) for path in wanted)
     for path in into.iterdir():
         if path not in wanted:
             path.unlink()
-    return Record(key, files, why, figures)
+    return blobs
 
 
-def _saved(words: Mapping[str, Any], into: Path) -> tuple[str, dict[str, Any]]:
-    """Why the files are no good, and what was measured with them."""
-    saved = _step("save", words)
+def _saved(task: Task, user: int) -> tuple[str, dict[str, Any]]:
+    """Make the files and measure with them: why they are no good, and the figures."""
+    into = Path(task.into)
+    saved = _step("save", task, user)
     if why := str(saved.get("why", "")):
         if shutil.disk_usage(into).free < 1 << 20:
             raise PrepareError(f"{into.parent}: the disk is full: make room, then prepare the model again")
         return why, {}
     for path in into.iterdir():
         sync_file(path)  # pages that are not on the disk yet count as private to whoever maps them
-    prepared = _step("prepared", words)
+    prepared = _step("prepared", task, user)
     return str(prepared.get("why", "")), prepared
 
 
-def _looker(into: Path, file: Path) -> int:
+def _child_user(into: Path, file: Path) -> int:
     """Who shall look at the model when root prepares it by hand: the owner of the folder, whom root is by now, or in
     root's own the owner of the model, who is given `into`. A model is no program, but who parses it should not be root.
     0: whoever runs this."""
@@ -182,13 +199,13 @@ def _become(user: int) -> dict[str, Any]:
     return {"user": user, "group": group_of(user), "extra_groups": ()}
 
 
-def _step(step: str, words: Mapping[str, Any]) -> dict[str, Any]:
+def _step(step: Step, task: Task, user: int) -> dict[str, Any]:
     """What a child told of one step; {"why": ...} also when it crashed or hung."""
-    task = {"step": step, **{name: value for name, value in words.items() if name != "user"}}
-    become = _become(words["user"]) if words["user"] else None
+    words = json.dumps(asdict(replace(task, step=step)))
+    become = _become(user) if user else None
     try:
         with as_root():
-            ended = run_child("agent.prepared.child", json.dumps(task), TIME_S, become=become)
+            ended = run_child("agent.prepared.child", words, TIME_S, become=become)
     except OSError as exc:
         raise PrepareError(f"the child that prepares models cannot be started: {exc.strerror}") from exc
     if ended.status is None:
