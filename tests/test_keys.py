@@ -142,6 +142,13 @@ def test_the_command_makes_keys_that_work(tmp_path, capsys):
     assert "never overwritten" in capsys.readouterr().err
 
 
+def test_keys_are_made_here_where_nothing_else_is_said(tmp_path, monkeypatch):
+    """`limpet keys new reader`, as messages and pages write it, works as it stands."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["keys", "new", "reader"]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["reader.key", "reader.pub"]
+
+
 # --- certificates
 
 

@@ -26,7 +26,7 @@ def add_parser(sub: Commands) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     new = actions.add_parser("new", help="make a key pair", description="Make <name>.key (private) and <name>.pub.")
     new.add_argument("role", choices=tuple(_OTHER_SIDE), help="device and technician sign, a reader opens")
-    new.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the two files, made if missing")
+    new.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder, made if missing (default: this)")
     new.add_argument("--name", help="name of the files (default: the role)")
     new.add_argument("--algorithm", choices=tuple(_ALGORITHMS), default="ed25519", help="of a signing key")
     show = actions.add_parser("id", help="show the id of a public key", description="Print role, id and file.")
