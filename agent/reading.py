@@ -42,7 +42,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The connection came up ("" as reason) or went away."""
+    """The connection came up ("" as reason) or went away, or cannot be had for another reason than before."""
 
     up: bool
     reason: str = ""
@@ -79,20 +79,24 @@ def listen(
     What the caller puts into `outgoing` is published, again after a lost connection until the broker has answered.
     """
     speech = _Speech(outgoing if outgoing is not None else deque())
-    backoff = Backoff(random.Random(), broker.reconnect_first_s, broker.reconnect_cap_s)
+    backoff, trouble = Backoff(random.Random(), broker.reconnect_first_s, broker.reconnect_cap_s), ""
     while not stop.is_set():
         try:
             with Link(broker, client_id) as link:
                 link.connect()
                 link.subscribe(topics)
                 backoff.started(clock.mono_s())
+                trouble = ""
                 yield Connection(True)
                 yield from _messages(link, opener, stop, speech)
                 if not stop.is_set():
                     raise UplinkError(link.trouble)
         except UplinkError as exc:
             speech.lost()
-            yield Connection(False, str(exc))
+            said = str(exc).replace("[uplink]", "[broker]")  # reader.toml's name for that table
+            if said != trouble:
+                yield Connection(False, said)
+            trouble = said
             yield from _pause(backoff.failed(clock.mono_s()), stop, clock)
 
 
