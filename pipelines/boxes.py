@@ -15,9 +15,8 @@ from agent.records import Array, View
 
 Order = Literal["xyxy", "yxyx", "xywh", "yxhw"]
 """The four numbers of a box: two corners, or the centre and the size; y first or x first."""
-
-
 _FEW, _HANDFUL = 64, 12
+"""Up to so many boxes are suppressed in other ways than large sets, because they are quicker for few."""
 
 
 def corners(numbers: Array, order: Order) -> Array:

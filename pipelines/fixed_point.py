@@ -13,8 +13,11 @@ import numpy as np
 from agent.records import Array
 
 FULL = 32767
+"""Largest int16: what 1.0 stands for."""
 LOG_SEGMENTS = 128
+"""Straight pieces that stand for the logarithm between two powers of two."""
 GAIN_INTERVALS = 32
+"""Powers of two in a uint32: the gain is tabulated between each two of them."""
 
 
 def rounded_shift(x: Array) -> Array:

@@ -23,7 +23,9 @@ from pipelines.stream import frozen, is_gap
 WEIGHT_BITS = 12
 """Bits of the taper and of the filter bank."""
 NOISE_BITS = 14
+"""Bits behind the point of the noise estimate's coefficients."""
 SNR_BITS, GAINED_BITS = 12, 6
+"""Bits behind the point of the ratio of signal to noise, and of the signal after the gain."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ _Seconds = Annotated[float, Range(0, 3600)]
 _STEADY_S = 0.3
 """A track's velocity is that of about so long: the boxes of a thing at rest tremble by a few pixels."""
 _FORBIDDEN = 1e6
+"""Cost of a pair that must not be: more than all the others together."""
 _NUMBER = re.compile(r"#\d+$")
 
 

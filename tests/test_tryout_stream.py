@@ -34,8 +34,8 @@ def test_views_are_remembered_all_over_a_stream(here):
     picture = np.zeros((64, 64, 3), np.uint8)
     for i in range(75):
         one.look(View(picture, t0_s=float(i), size=(64, 64)))
-        assert 1 <= len(one.sample) <= 8
-    assert [seen.view.t0_s for seen in one.sample] == [0.0, 16.0, 32.0, 48.0, 64.0]
+        assert 1 <= len(one.kept) <= 8
+    assert [seen.view.t0_s for seen in one.kept] == [0.0, 16.0, 32.0, 48.0, 64.0]
 
 
 def test_findings_in_pictures_that_are_not_drawn_are_not_counted_as_none(here, capsys):

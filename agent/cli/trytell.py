@@ -20,8 +20,8 @@ def tell(tryout: Tryout, found: Sequence[Found]) -> None:
     ms, info = tryout.median_ms(), tryout.runner.info
     print("median ms: " + ", ".join(f"{stage} {ms[stage]:.2f}" for stage in ("pre", "run", "post"))
           + f"  ({info.runtime} {info.version}, {', '.join(info.used)})")  # fmt: skip
-    outputs = [tryout.real_outputs(seen) for seen in tryout.sample]
-    views = [(seen.view, seen.inferred.findings) for seen in tryout.sample]
+    outputs = [tryout.real_outputs(seen) for seen in tryout.kept]
+    views = [(seen.view, seen.inferred.findings) for seen in tryout.kept]
     for smell in smells(tryout.manifest, (tryout.fed, tryout.fed_of), outputs, views):
         print(f"looks wrong: {shown(smell)}")
 

@@ -28,6 +28,7 @@ _MIDDLE: Bgr = (240, 240, 240)
 _MOST_LINES = 5
 _MOST_TAGS = 60
 _WORTH_A_LINE = 0.01
+"""Least score of a finding that gets a line below the first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,17 +17,19 @@ from agent.drawing.colours import BLACK, Bgr, colour_of, ink_on
 from agent.records import Array, Finding
 
 WIDE = 1400
+"""Width of every plot, pixels."""
 _LEFT, _RIGHT, _TOP, _FOOT, _GAP = 150, 24, 60, 52, 22
-_LANE, _ROW = 200, 40
+_LANE, _ROW, _FONT = 200, 40, 17
+"""Margins and the gap between lanes; heights of a lane, of a row of bars, and of letters; pixels."""
 _PAPER: Bgr = (255, 255, 255)
 _INK: Bgr = (70, 70, 70)
 _GRID: Bgr = (225, 225, 225)
-_FONT = 17
-_TICKS = 10
+_MOST_TICKS = 10
 _MOST_LANES = 6
 _MOST_ROWS = 8
 _LEAST_PX = 4
-_MOST = 1e300
+"""Width of a bar, however short its finding."""
+_MOST_VALUE = 1e300
 """Larger values are left out: how far apart they are may be no number."""
 _UNITS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
@@ -108,7 +110,7 @@ def _tinted(canvas: Array, found: Sequence[Finding], span: Span, top: int, colou
 
 
 def _lane(canvas: Array, curve: Curve, span: Span, top: int) -> None:
-    there = np.abs(curve.values) < _MOST  # which NaN is not
+    there = np.abs(curve.values) < _MOST_VALUE  # which NaN is not
     times, values = curve.t_s[there], curve.values[there]
     low, high = _limits(values)
     for value in _marks(low, high):
@@ -190,7 +192,7 @@ def _axis(canvas: Array, span: Span, y: int) -> None:
     """Times below the lanes, in the unit that fits their length."""
     length = span[1] - span[0]
     unit, word = next((pair for pair in _UNITS if length > 3 * pair[0]), _UNITS[-1])
-    step = _step(length / unit, _TICKS)
+    step = _step(length / unit, _MOST_TICKS)
     for tick in range(math.ceil(span[0] / unit / step), math.floor(span[1] / unit / step) + 1):
         x, text = _at(tick * step * unit, span), f"{round(tick * step, 9):g}"
         draw.thin(canvas, np.array([(x, y), (x, y + 6)]), _INK)

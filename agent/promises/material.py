@@ -8,7 +8,7 @@ import numpy as np
 from agent.records import Array, Channel, Finding, Modality, Sample, View
 
 RATE_HZ = 16_000.0
-CHUNK = 1600
+CHUNK_SAMPLES = 1600
 ROWS_HZ = 100.0
 
 
@@ -51,7 +51,7 @@ def _data(modality: Modality, i: int, rng: np.random.Generator) -> tuple[Array, 
     if modality == "image":
         return _picture(i, rng), 0.1
     if modality == "audio":
-        return _sound(CHUNK, rng), CHUNK / RATE_HZ
+        return _sound(CHUNK_SAMPLES, rng), CHUNK_SAMPLES / RATE_HZ
     if modality == "series":
         row = np.array([np.sin(i / 10), 20 + rng.normal()])
         return (np.array([np.nan, row[1]]) if i % 37 == 5 else row), 1 / ROWS_HZ
@@ -62,7 +62,7 @@ def _view_data(modality: Modality, i: int, rng: np.random.Generator) -> Array:
     if modality == "image":
         return _picture(i, rng)
     if modality == "audio":
-        return _sound(CHUNK // 2, rng)
+        return _sound(CHUNK_SAMPLES // 2, rng)
     if modality == "series":
         return np.stack([np.sin(np.arange(64) / 10 + i), rng.normal(20, 1, 64)], axis=1)
     return rng.normal(size=(1, 8)).astype(np.float32)

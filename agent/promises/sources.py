@@ -15,6 +15,7 @@ from agent.records import Sample
 from agent.strict import build
 
 FEW: Final = 5
+"""Samples that a source is tried on."""
 OPEN_S, READ_S, SLACK_S, WAIT_S = 10.0, 0.2, 0.5, 10.0
 """Longest opening; timeout of a read, how much later it may return, and how long samples are waited for; seconds."""
 _DTYPES: Final = {"image": "uint8", "audio": "int16", "series": "float64"}

@@ -16,6 +16,7 @@ from agent.skeleton.scenes import read_scene
 from agent.skeleton.sounds import read_sound
 
 _MOST_STAND_INS = 2000
+"""Beyond so many classes, no numbers stand in for names that are missing."""
 
 
 def guess(facts: Facts) -> tuple[Facts, Guess]:

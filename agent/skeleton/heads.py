@@ -122,8 +122,9 @@ def read_fastestdet(facts: Facts, size: Size) -> Reading | None:
     return Reading(Part(keys, "likely", why), wide - 5, True, coco_labels(wide - 5), "fastestdet")
 
 
-_V5 = [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 119]], [[116, 90], [156, 198], [373, 326]]]
-_TINY = [[[10, 14], [23, 27], [37, 58]], [[81, 82], [135, 169], [344, 319]]]
+_ANCHORS_V5 = [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 119]], [[116, 90], [156, 198], [373, 326]]]
+_ANCHORS_TINY = [[[10, 14], [23, 27], [37, 58]], [[81, 82], [135, 169], [344, 319]]]
+"""Width and height in pixels, per grid: YOLOv3's, which v5 kept, and YOLOv3-tiny's; as trained on COCO."""
 
 
 def read_grids(facts: Facts, size: Size) -> Reading | None:
@@ -143,7 +144,7 @@ def read_grids(facts: Facts, size: Size) -> Reading | None:
                        wide - 64, True, coco_labels(wide - 64), "ultralytics")  # fmt: skip
     if wide % 3 or wide // 3 <= 5:
         return None
-    keys |= {"anchors": _V5 if len(heads) == 3 else _TINY, "size_of": "anchor"}
+    keys |= {"anchors": _ANCHORS_V5 if len(heads) == 3 else _ANCHORS_TINY, "size_of": "anchor"}
     if five or "pytorch" in facts.graph.producer:
         keys |= {"move": "sigmoid_2", "grow": "sigmoid_2_squared"}
     why = f"grids of 3 x (5 + {wide // 3 - 5}) numbers per cell; anchors are those of COCO's models"

@@ -14,6 +14,7 @@ scissors,teddy bear,hair drier,toothbrush""".replace("\n", "").split(",")
 )
 
 _UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+"""Numbers of COCO that no class has."""
 
 
 def _numbered() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from agent.skeleton.graph import Graph, Op
 
 _SMALL_BYTES = 64
-_FLOAT, _UINT8, _INT8, _FLOAT16 = 1, 2, 3, 10
+_FLOAT, _UINT8, _INT8, _FLOAT16 = 1, 2, 3, 10  # TensorProto.DataType
 _RAW = {_FLOAT: "<f", _UINT8: "<B", _INT8: "<b", _FLOAT16: "<e"}
 _PASSING = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
 """Operators that leave every number as it is."""

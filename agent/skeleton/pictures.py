@@ -23,6 +23,7 @@ _SPANS = (
     ((-2.12, 2.64), IMAGENET, "ImageNet's mean 0 and deviation 1"),
 )  # fmt: skip
 _MEL_BANDS = {10, 12, 13, 16, 20, 23, 26, 30, 32, 40, 64, 80, 96, 128}
+"""Widths that public models' spectrograms and cepstra have: a port as wide may be no picture."""
 
 
 @dataclass(frozen=True, slots=True)

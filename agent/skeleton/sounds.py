@@ -15,6 +15,7 @@ from agent.skeleton.scenes import row_activation
 _ONE_SECOND = {"step": "frames", "length_s": 1.0, "hop_s": 0.5}
 _TWICE = "one second, twice a second"
 _LEAST_SAMPLES = 4000
+"""A row of at least so many numbers is sound without being called so: a quarter of a second at 16 kHz."""
 _MFCC = {
     "step": "mfcc", "peak": "max", "frame_length": 480, "frame_step": 320, "fft_length": 512,
     "window": "hann_periodic", "spectrum": "magnitude", "mel_bins": 40, "mel_scale": "htk", "f_min_hz": 20.0,

@@ -15,6 +15,7 @@ from agent.skeleton.facts import Facts, Shaped, is_silero
 from agent.skeleton.parts import Guess, Labels, Part
 
 _WIDTH = 110
+"""Characters of a line."""
 _GOLDEN = {"image": "png", "audio": "wav", "series": "csv"}
 _WORDS = {"known": "known", "likely": "likely", "guess": "??? guess"}
 

@@ -13,14 +13,17 @@ from pathlib import Path
 from agent.skeleton.flatbuffer import Table, root
 from agent.skeleton.graph import Graph, Op, PortNote
 
-_CUSTOM = 32
+_CUSTOM = 32  # BuiltinOperator
 _BUILTINS = {0: "ADD", 2: "CONCATENATION", 6: "DEQUANTIZE", 14: "LOGISTIC", 18: "MUL", 25: "SOFTMAX", 41: "SUB",
              42: "DIV", 56: "ARG_MAX", 114: "QUANTIZE"}  # fmt: skip
 _METADATA = "TFLITE_METADATA"
 _COLOURS = {1: "rgb", 2: "grey"}
-_IMAGE, _AUDIO, _NORMALISATION, _LABELS = 2, 4, 1, 2
+_IMAGE, _AUDIO = 2, 4  # ContentProperties
+_NORMALISATION = 1  # ProcessUnitOptions
+_LABELS = 2  # AssociatedFileType: TENSOR_AXIS_LABELS
 _FILE_LIMIT_BYTES = 1 << 20
 _MOST_FILES = 16
+"""Attached files that are read, and the largest of them."""
 
 
 def read_tflite(path: Path) -> Graph:

@@ -13,8 +13,10 @@ from agent.manifest import Manifest
 from agent.records import Array, Finding, View
 
 _SATURATED = 0.3
-_MANY = 20
+"""Share of an input at one end of its range, beyond that of the picture, which tells of a wrong range."""
+_MANY_BOXES = 20
 _ALIKE = 1e-4
+"""Scores that differ by less are the same."""
 
 
 def smells(
@@ -73,7 +75,7 @@ def _scores(findings: Sequence[Finding], step: str) -> Iterator[str]:
     if wrong and step != "reconstruction":
         yield f"scores lie outside of 0 to 1, such as {wrong[0]:.3g}: see activation in [decoder]"
     kinds = Counter(finding.label for finding in findings)
-    if step.startswith("box") and len(findings) >= _MANY:
+    if step.startswith("box") and len(findings) >= _MANY_BOXES:
         label, count = kinds.most_common(1)[0]
         if count == len(findings) and len({round(finding.score, 2) for finding in findings}) <= 2:
             yield f"{count} boxes, all '{label}' and all with one score: see activation and columns in [decoder]"

@@ -22,10 +22,10 @@ from pipelines.boxes import picture_size
 from pipelines.segment import class_map
 
 _MOST_PX = 1600
-_SAMPLE = 8
+_KEPT_VIEWS = 8
 """Views that are remembered, at most and spread over the stream."""
-_FED_SMALL, _SMALL = 400, 1 << 16
-"""Sounds often begin with silence: of small views more are looked at."""
+_SMALL_NUMBERS, _FED_SMALL_VIEWS = 1 << 16, 400
+"""Sounds often begin with silence: of views with fewer numbers than this, so many are searched for `Tryout.fed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Tryout:
         self.manifest, self.runner = manifest, runner
         self.count = 0
         """Views so far."""
-        self.sample: list[Seen] = []
+        self.kept: list[Seen] = []
         """Some of them, evenly spread; the first is always among them."""
         self.fed: dict[str, Array] = {}
         """The raw tensors, by port, of that one of the first views in which most happens."""
@@ -64,8 +64,8 @@ class Tryout:
     def look(self, view: View) -> Seen:
         """Run one view. Raises ModelError."""
         one = Seen(view, self._inference(view))
-        self._sample(one)
-        if self.count < (_FED_SMALL if view.data.size < _SMALL else _SAMPLE):
+        self._keep(one)
+        if self.count < (_FED_SMALL_VIEWS if view.data.size < _SMALL_NUMBERS else _KEPT_VIEWS):
             self._keep_fed(view)
         self.count += 1
         self._times_ms.append(dict(one.inferred.timings_ms))
@@ -74,14 +74,14 @@ class Tryout:
             self.nearest.look(self.real_outputs(one), self._made(view)[self.manifest.feeds[0].name][1])
         return one
 
-    def _sample(self, one: Seen) -> None:
+    def _keep(self, one: Seen) -> None:
         """Keep every so many views; when there are enough, every other one goes and the step doubles."""
         if self.count % self._stride:
             return
-        if len(self.sample) == _SAMPLE:
-            self.sample, self._stride = self.sample[::2], 2 * self._stride
+        if len(self.kept) == _KEPT_VIEWS:
+            self.kept, self._stride = self.kept[::2], 2 * self._stride
         if self.count % self._stride == 0:
-            self.sample.append(one)
+            self.kept.append(one)
 
     def _keep_fed(self, view: View) -> None:
         fed = {port: tensor for port, (tensor, _) in self._made(view).items()}

@@ -20,7 +20,7 @@ from agent.records import Array
 
 CLASSES = 80
 THRESHOLD = 0.5
-STRIDE = 16
+STRIDE_PX = 16
 SURE = 12.0
 """How far apart class scores are spread: enough that one class of a cell stands out, as in a trained model."""
 SEEN = 4
@@ -40,7 +40,7 @@ class Detector:
     @property
     def cells(self) -> int:
         """Cells in a row of its grid."""
-        return self.side_px // STRIDE
+        return self.side_px // STRIDE_PX
 
 
 DETECTORS = (

@@ -15,7 +15,7 @@ from agent.records import Array
 from tools.bench.run import Run
 
 REAL = "inputs/bottle-detection.mp4"
-FPS, SIZE = 25, (640, 360)
+FPS, SIZE_PX = 25, (640, 360)
 _BOXES = 6
 
 
@@ -38,15 +38,15 @@ def _write(path: Path, pictures: int, boxes: int) -> Path:
     if path.exists():
         return path
     rng = np.random.default_rng(20260102)
-    ground = cv2.GaussianBlur(rng.integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8), (0, 0), 4)
+    ground = cv2.GaussianBlur(rng.integers(0, 255, (SIZE_PX[1], SIZE_PX[0], 3), np.uint8), (0, 0), 4)
     ground = cv2.normalize(ground, None, 40, 215, cv2.NORM_MINMAX)
-    places, steps = rng.uniform(0, SIZE, (boxes, 2)), rng.uniform(-6, 6, (boxes, 2))
+    places, steps = rng.uniform(0, SIZE_PX, (boxes, 2)), rng.uniform(-6, 6, (boxes, 2))
     sides, colours = rng.integers(30, 90, (boxes, 2)), rng.integers(0, 255, (boxes, 3))
     noise = rng.normal(0, 2.0, (8, *ground.shape))
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, SIZE)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, SIZE_PX)
     for number in range(pictures):
         picture = ground.copy()
-        for at, side, colour in zip((places + steps * number) % SIZE, sides, colours, strict=True):
+        for at, side, colour in zip((places + steps * number) % SIZE_PX, sides, colours, strict=True):
             cv2.rectangle(picture, at.astype(int), (at + side).astype(int), colour.tolist(), -1)
         writer.write((picture + noise[number % len(noise)]).clip(0, 255).astype(np.uint8))
     writer.release()

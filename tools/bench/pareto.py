@@ -6,7 +6,9 @@ from xml.sax.saxutils import escape
 
 from tools.bench.chart import BLUE, GREY, RED, YELLOW
 
-COLUMNS, WIDE, TALL, LEFT, TOP = 4, 178, 150, 46, 96
+COLUMNS = 4
+WIDE, TALL, LEFT, TOP = 178, 150, 46, 96
+"""A panel, and the margins of the drawing; pixels."""
 _RIGHT, _UP = WIDE - 34, TALL - 18
 """Extent of what is drawn in a panel."""
 _INK, _SOFT, _GRID = "#1f2328", "#59636e", "#e4e7eb"

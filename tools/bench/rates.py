@@ -25,10 +25,10 @@ from tools.bench.outboxes import PREFIX, WINDOW, Place, broker, encoded, event, 
 from tools.bench.run import Run
 from tools.bench.spread import interleaved, ratios, spread, words
 
-BATCH = 256 << 10
-"""Bytes of bodies in a commit, as the store has it."""
-SEALED = 354
-"""Bytes of one sealed event on the wire."""
+COMMIT_BYTES = 256 << 10
+"""Bodies in a commit, as the store has it."""
+SEALED_BYTES = 354
+"""One sealed event on the wire."""
 BATCH_EVENTS = 500
 GOALS = {"accept": 0.9, "drain, one by one": 0.8, "drain, batches": 10.0}
 """Least ratio to the floor."""
@@ -74,7 +74,7 @@ def _bare_accept(folder: Path, total: int) -> float:
     key, ids, done, start = StoreKey(bytes(32)), EventIds(time.time), 0, time.perf_counter()
     while done < total:
         rows, size = [], 0
-        while size < BATCH and done < total:
+        while size < COMMIT_BYTES and done < total:
             name = ids.make()
             body = encoded(done, name)
             raw = raw_id(name)
@@ -117,7 +117,7 @@ def _paho(place: Place, total: int) -> float:
     client = Client(CallbackAPIVersion.VERSION2, "device-bare", protocol=MQTTProtocolVersion.MQTTv5)
     client.tls_set_context(context(place.config(1)))
     client.max_inflight_messages_set(WINDOW)
-    connected, done, acked, payload = threading.Event(), threading.Event(), count(1), os.urandom(SEALED)
+    connected, done, acked, payload = threading.Event(), threading.Event(), count(1), os.urandom(SEALED_BYTES)
     client.on_connect = lambda *_: connected.set()
     client.on_publish = lambda *_: done.set() if next(acked) == total else None
     client.connect("localhost", place.port)

@@ -11,8 +11,11 @@ import struct
 
 PROTOCOL = 1
 OPEN, LAYOUT, CONNECT, ENDED, RUN, DONE, FAILED = 1, 2, 3, 4, 5, 16, 17
+"""Kinds of messages."""
 HEAD = struct.Struct("<II")
+"""Kind and number, before every body."""
 PACKET_BYTES = 1 << 17
+"""Largest message."""
 
 
 class Refused(Exception):  # noqa: N818  it is an answer, not a fault of this program
