@@ -142,6 +142,13 @@ def test_the_command_makes_keys_that_work(tmp_path, capsys):
     assert "never overwritten" in capsys.readouterr().err
 
 
+def test_a_missing_private_key_is_told_with_both_its_places(tmp_path, monkeypatch):
+    """A bare name may be a credential: whoever looks for it must hear of the folder where it belongs."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credstore"))
+    with pytest.raises(ConfigError, match=r"limpet\.signing\.key: .*, nor is there .*/credstore/limpet\.signing\.key"):
+        SigningKey.load(tmp_path / "limpet.signing.key")
+
+
 def test_keys_are_made_here_where_nothing_else_is_said(tmp_path, monkeypatch):
     """`limpet keys new reader`, as messages and pages write it, works as it stands."""
     monkeypatch.chdir(tmp_path)

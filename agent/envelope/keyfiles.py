@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from agent.credentials import credential
+from agent.credentials import FOLDER, credential
 from agent.errors import ConfigError
 
 MAX_KEY_BYTES: Final = 16 * 1024
@@ -45,7 +45,15 @@ def _read(path: Path, private: bool) -> bytes:
             _check(path, about, private)
             return file.read(MAX_KEY_BYTES)
     except OSError as exc:
-        raise ConfigError(f"{path}: key file cannot be read: {exc.strerror}: check its path and its owner") from exc
+        also = _elsewhere(path) if private and isinstance(exc, FileNotFoundError) else ""
+        said = f"{exc.strerror}{also}: check its path and its owner"
+        raise ConfigError(f"{path}: key file cannot be read: {said}") from exc
+
+
+def _elsewhere(path: Path) -> str:
+    """Where a secret of this name was looked for first, in words; empty without a service manager."""
+    folder = os.environ.get(FOLDER)
+    return f", nor is there {Path(folder) / path.name}" if folder else ""
 
 
 def _check(path: Path, about: os.stat_result, private: bool) -> None:
