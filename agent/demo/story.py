@@ -23,6 +23,7 @@ from agent.loading import open_model
 from agent.manifest import load_manifest
 from agent.reading import Heard, Said
 from agent.request import Target, new_id
+from agent.settings.runtime import RuntimeOptions
 from agent.settings.technician import TechnicianConfig
 from agent.technician.asking import Asked, Round, words
 from agent.technician.signing import Technician
@@ -168,7 +169,8 @@ def _worse(folder: Path, version: str) -> None:
     """Without the step that makes pictures grey, and with golden inputs that do not go through the steps."""
     _edit(folder, [*_named(version), (r'\[\[pre\]\]\nstep = "colour"\nto = "grey"\n\n', ""),
                    (r"(?s)\[\[golden\]\].*?(?=\n\[accuracy|\Z)", _RAW_GOLDEN)])  # fmt: skip
-    runner = open_model(load_manifest(folder))
+    quiet = RuntimeOptions(prefer=("onnxruntime",))  # LiteRT would print into the page
+    runner = open_model(load_manifest(folder), quiet)
     fed = {port.name: np.full(port.shape, port.zero_point, port.dtype) for port in runner.inputs}
     for name, arrays in (("raw-in", fed), ("raw-out", runner.run(fed))):
         np.savez(folder / "golden" / f"{name}.npz", allow_pickle=False, **arrays)
