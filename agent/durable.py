@@ -58,6 +58,14 @@ def read_limited(path: Path, limit_bytes: int) -> bytes:
     return data
 
 
+def holds(path: Path, data: bytes) -> bool:
+    """Whether the plain file at `path` can be read and has exactly this content."""
+    try:
+        return read_limited(path, len(data)) == data
+    except (OSError, ValueError):
+        return False
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
     """Hold the lock file `path` for the block; yields False when another process holds it. Raises OSError."""

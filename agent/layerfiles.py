@@ -6,7 +6,6 @@ committed part comes back from the good copy.
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import stat
@@ -19,7 +18,7 @@ from agent.config import Config
 from agent.durable import locked, read_limited, write_durably
 from agent.errors import ConfigError
 from agent.layers.allowed import Layer
-from agent.layers.record import Record, Remote, decode, encode
+from agent.layers.record import Record, Remote, checksum, decode, encode
 from agent.strict import Merged, build
 from agent.tomlfile import parse, read_plain
 
@@ -88,7 +87,7 @@ class LayerFiles:
         try:
             table = json.loads(read_limited(self.folder / GOOD, RECORD_LIMIT))
             body = table["body"]
-            if table["sum"] != _sum(body):
+            if table["sum"] != checksum(body):
                 return None
             good = build(Good, body, str(self.folder / GOOD))
         except (OSError, ValueError, KeyError, TypeError, ConfigError):
@@ -102,7 +101,7 @@ class LayerFiles:
             "remote": {"fleet": [{"name": one.name, "table": one.table} for one in remote.fleet],
                        "settings": remote.settings},
         }, default=str))  # fmt: skip
-        data = json.dumps({"body": body, "sum": _sum(body)}, sort_keys=True).encode() + b"\n"
+        data = json.dumps({"body": body, "sum": checksum(body)}, sort_keys=True).encode() + b"\n"
         with contextlib.suppress(OSError, ValueError):
             if read_limited(self.folder / GOOD, RECORD_LIMIT) == data:
                 return
@@ -173,7 +172,3 @@ def owner_of(folder: Path) -> tuple[int, int]:
     except OSError as exc:
         raise ConfigError(f"{folder}: cannot be looked at: {exc.strerror}: has the agent ever run?") from exc
     return status.st_uid, status.st_gid
-
-
-def _sum(body: Any) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -8,11 +8,9 @@ into memory that no file system holds, hashed there, and mapped from there.
 """
 
 import fcntl
-import grp
 import hashlib
 import os
 import platform
-import pwd
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +21,7 @@ from typing import BinaryIO, Final
 
 from agent.errors import ModelError
 from agent.manifest import MANIFEST_FILE, Artifact, Manifest, Runtime, load_manifest
+from agent.ownership import is_private_group, trusted_users
 
 __all__ = [
     "MANIFEST_FILE", "OPERATOR", "Found", "Origin", "candidates", "find", "installed", "refuse_foreign", "verified",
@@ -231,26 +230,15 @@ def _refuse_foreign(path: Path, status: os.stat_result, owners: set[int]) -> Non
     """Who may write the file or its folder may choose what runs."""
     if status.st_mode & stat.S_IWOTH:
         raise ModelError(f"{path}: everybody may write to it, so it cannot be trusted: chmod o-w {path}")
-    if status.st_mode & stat.S_IWGRP and not _private_group(status):
+    if status.st_mode & stat.S_IWGRP and not is_private_group(status):
         raise ModelError(f"{path}: its group may write to it, so it cannot be trusted: chmod g-w {path}")
     if status.st_uid not in owners:
         raise ModelError(f"{path}: it belongs to user id {status.st_uid}, so it cannot be trusted: chown root {path}")
 
 
 def _trusted_owners(origin: Origin) -> set[int]:
-    """Root, this user, and the owner of this code: who may change the code needs no model to do harm. And the updater,
-    whose models are proved by their package's digest too."""
-    known = {0, os.geteuid(), Path(__file__).stat().st_uid}
-    return known if origin.owner is None else known | {origin.owner}
-
-
-def _private_group(status: os.stat_result) -> bool:
-    """Whether the group has nobody in it but the owner, as Debian and Ubuntu make for every user (umask 002)."""
-    try:
-        group, owner = grp.getgrgid(status.st_gid), pwd.getpwuid(status.st_uid)
-    except KeyError:
-        return False
-    return group.gr_name == owner.pw_name and status.st_gid == owner.pw_gid and not set(group.gr_mem) - {owner.pw_name}
+    """And the updater, whose models are proved by their package's digest too."""
+    return trusted_users() if origin.owner is None else trusted_users() | {origin.owner}
 
 
 def _refuse_size(path: Path, size_bytes: int, limit_bytes: int) -> None:

@@ -19,8 +19,8 @@ FLOORS = (
         "agent.backoff", "agent.broker", "agent.cache", "agent.cbor", "agent.clock", "agent.codec",
         "agent.config", "agent.credentials", "agent.drawing", "agent.envelope", "agent.health", "agent.inbox",
         "agent.layers",
-        "agent.logs", "agent.manifest", "agent.meters", "agent.metrics", "agent.migrations", "agent.package",
-        "agent.plugins",
+        "agent.logs", "agent.manifest", "agent.meters", "agent.metrics", "agent.migrations",
+        "agent.ownership", "agent.package", "agent.plugins",
         "agent.request", "agent.rules", "agent.settings", "agent.similar", "pipelines",
     },
     {

@@ -4,17 +4,16 @@ Looks at owners and modes of every file that was installed and of every folder a
 installed into. Reads no file, imports nothing.
 """
 
-import grp
-import os
-import pwd
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from agent.ownership import is_private_group, trusted_users
+
 
 def foreign(base: Path, files: Iterable[Path]) -> str:
     """Why what lies at `files`, below the folder `base`, cannot be trusted; empty when it can."""
-    owners = {0, os.geteuid(), Path(__file__).stat().st_uid}
+    owners = trusted_users()
     seen: set[Path] = set()
     for file in files:
         for path in (file, *file.parents):
@@ -37,17 +36,8 @@ def _foreign(path: Path, owners: set[int]) -> str:
         return f"{path} is a link: install the package as files"
     if status.st_mode & stat.S_IWOTH:
         return f"{path}: everybody may write to it: chmod o-w {path}"
-    if status.st_mode & stat.S_IWGRP and not _private_group(status):
+    if status.st_mode & stat.S_IWGRP and not is_private_group(status):
         return f"{path}: its group may write to it: chmod g-w {path}"
     if status.st_uid not in owners:
         return f"{path} belongs to user id {status.st_uid}: chown root {path}"
     return ""
-
-
-def _private_group(status: os.stat_result) -> bool:
-    """Whether the group has nobody in it but the owner, as Debian and Ubuntu make for every user (umask 002)."""
-    try:
-        group, owner = grp.getgrgid(status.st_gid), pwd.getpwuid(status.st_uid)
-    except KeyError:
-        return False
-    return group.gr_name == owner.pw_name and status.st_gid == owner.pw_gid and not set(group.gr_mem) - {owner.pw_name}

@@ -20,7 +20,7 @@ from tuf.api import exceptions
 from tuf.api.metadata import TargetFile
 from tuf.ngclient.updater import Updater
 
-from agent.durable import locked, read_limited, sync_folder, write_durably
+from agent.durable import holds, locked, read_limited, sync_folder, write_durably
 from agent.errors import UpdateError
 from agent.updates.fetch import Fetcher
 from agent.updates.floor import Floor
@@ -86,7 +86,7 @@ class HardenedUpdater(Updater):
 
     def _persist_file(self, filename: str, data: bytes) -> None:
         path = Path(filename)
-        if not _holds(path, data):
+        if not holds(path, data):
             write_durably(path, data, 0o644)
 
     def _update_root_symlink(self) -> None:
@@ -239,13 +239,6 @@ def _fits(info: TargetFile, file: BinaryIO) -> bool:
     except exceptions.LengthOrHashMismatchError:
         return False
     return True
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    try:
-        return read_limited(path, len(data)) == data
-    except (OSError, ValueError):
-        return False
 
 
 def _kept(path: Path, info: TargetFile) -> bytes | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent.depot.places import CONFIG, TRUST
-from agent.durable import read_limited, sync_folder, write_durably
+from agent.durable import holds, sync_folder, write_durably
 from agent.errors import LimpetError, UpdateError
 from agent.package import READERS_PATH, REVOKED_PATH, TECHNICIANS_PATH, Readers, Revoked, Technicians, layer_paths
 from agent.package.trust import TRUST_LIMIT_BYTES
@@ -49,7 +49,7 @@ def _one(target: Path, path: str, read: Read) -> bool:
         _LISTS[path](data)
     else:
         _refuse_no_toml(path, data)
-    if _same(target, data):
+    if holds(target, data):
         return False
     target.parent.mkdir(mode=0o755, exist_ok=True)
     write_durably(target, data, 0o644)
@@ -74,13 +74,6 @@ def _removed(path: Path) -> bool:
     path.unlink()
     sync_folder(path.parent)
     return True
-
-
-def _same(path: Path, data: bytes) -> bool:
-    try:
-        return read_limited(path, len(data)) == data
-    except (OSError, ValueError):
-        return False
 
 
 def _refuse_no_toml(path: str, data: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tools.bench import chart
 from tools.bench.outboxes import event, opened, running
-from tools.bench.processes import memory
+from tools.bench.processes import memory, own_pid
 from tools.bench.run import ROOT, Run
 
 SIZES = (1000, 10_000, 100_000, 1_000_000)
@@ -69,23 +69,19 @@ def _fill(folder: Path, count: int) -> None:
 
 
 def _look(folder: Path, count: int) -> dict[str, float]:
-    before, start = memory(_me()).private_mib, time.perf_counter()
+    before, start = memory(own_pid()).private_mib, time.perf_counter()
     with opened(folder) as store:
         open_s = time.perf_counter() - start
         entries = store.take(0, BATCH_EVENTS)
         first_s = time.perf_counter() - start
-        read, most = 0, memory(_me()).private_mib
+        read, most = 0, memory(own_pid()).private_mib
         while entries:
             read += len(entries)
-            most = max(most, memory(_me()).private_mib) if read % 50_000 == 0 else most
+            most = max(most, memory(own_pid()).private_mib) if read % 50_000 == 0 else most
             entries = store.take(entries[-1].n, BATCH_EVENTS)
         all_s = time.perf_counter() - start
     assert read == count, f"{read} of {count} events came back"
     return {"open_ms": open_s * 1e3, "first_ms": first_s * 1e3, "all_s": all_s, "memory_mib": most - before}
-
-
-def _me() -> int:
-    return int(Path("/proc/self").readlink().name)
 
 
 if __name__ == "__main__":

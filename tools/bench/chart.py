@@ -11,7 +11,8 @@ from xml.sax.saxutils import escape
 BLUE, RED, GREEN = "#4477aa", "#ee6677", "#228833"
 YELLOW, CYAN, PURPLE, GREY = "#ccbb44", "#66ccee", "#aa3377", "#9a9a9a"
 COLOURS = (BLUE, RED, GREEN, YELLOW, CYAN, PURPLE)
-_INK, _SOFT, _GRID = "#1f2328", "#59636e", "#e4e7eb"
+INK, SOFT, GRID = "#1f2328", "#59636e", "#e4e7eb"
+"""Words that matter, other words, lines."""
 _FONT = "font-family='-apple-system,Segoe UI,Helvetica,Arial,sans-serif'"
 _WIDTH = 760
 
@@ -41,11 +42,11 @@ def bars(title: str, unit: str, groups: Mapping[str, Sequence[Bar]], legend: Map
     made = [*_head(title, unit), *_legend(legend or {})]
     for tick in ticks:
         x = left + tick * scale
-        made.append(f"<path d='M{x:.1f} {top - 6}V{height - 34}' stroke='{_GRID}'/>")
-        made.append(_text(x, height - 16, f"{tick:g}", _SOFT, 11, "middle"))
+        made.append(f"<path d='M{x:.1f} {top - 6}V{height - 34}' stroke='{GRID}'/>")
+        made.append(text(x, height - 16, f"{tick:g}", SOFT, 11, "middle"))
     y = top
     for name, group in groups.items():
-        made.append(_text(20, y + 17, name, _INK, 13, weight=600))
+        made.append(text(20, y + 17, name, INK, 13, weight=600))
         y += row
         for bar in group:
             made += _bar(bar, left, y, row, scale)
@@ -63,10 +64,10 @@ def lines(
     y_of = _axis([y for line in series.values() for _, y in line], bottom, top, log_y, from_zero=not log_y)
     made = [*_head(title, y_label), *_legend(dict(zip(series, COLOURS, strict=False)))]
     for tick in y_of.ticks:
-        made.append(f"<path d='M{left} {y_of(tick):.1f}H{_WIDTH - 40}' stroke='{_GRID}'/>")
-        made.append(_text(left - 8, y_of(tick) + 4, _short(tick), _SOFT, 11, "end"))
-    made += [_text(x_of(tick), bottom + 18, _short(tick), _SOFT, 11, "middle") for tick in x_of.ticks]
-    made.append(_text((left + _WIDTH - 40) / 2, bottom + 38, x_label, _SOFT, 12, "middle"))
+        made.append(f"<path d='M{left} {y_of(tick):.1f}H{_WIDTH - 40}' stroke='{GRID}'/>")
+        made.append(text(left - 8, y_of(tick) + 4, _short(tick), SOFT, 11, "end"))
+    made += [text(x_of(tick), bottom + 18, _short(tick), SOFT, 11, "middle") for tick in x_of.ticks]
+    made.append(text((left + _WIDTH - 40) / 2, bottom + 38, x_label, SOFT, 12, "middle"))
     for line, colour in zip(series.values(), COLOURS, strict=False):
         places = [(x_of(x), y_of(y)) for x, y in line]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
@@ -106,7 +107,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _bar(bar: Bar, left: int, y: float, row: int, scale: float) -> Iterable[str]:
-    yield _text(left - 10, y + 16, bar.label, _SOFT, 12, "end")
+    yield text(left - 10, y + 16, bar.label, SOFT, 12, "end")
     x = float(left)
     for value, colour in bar.parts or ((bar.value, bar.colour),):
         size = f"width='{max(value * scale, 0.5):.1f}' height='{row - 10}'"
@@ -116,29 +117,28 @@ def _bar(bar: Bar, left: int, y: float, row: int, scale: float) -> Iterable[str]
     if bar.least is not None and bar.most is not None:
         low, high, middle = left + bar.least * scale, left + bar.most * scale, y + row / 2 - 1
         whisker = f"M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 4}v8M{high:.1f} {middle - 4}v8"
-        yield f"<path d='{whisker}' stroke='{_INK}' fill='none'/>"
+        yield f"<path d='{whisker}' stroke='{INK}' fill='none'/>"
     if bar.goal is not None:
         at = left + bar.goal * scale
-        yield f"<path d='M{at:.1f} {y}v{row - 2}' stroke='{_INK}' stroke-width='2' stroke-dasharray='3 2'/>"
-    yield _text(end + 8, y + 16, bar.text, _INK, 12)
+        yield f"<path d='M{at:.1f} {y}v{row - 2}' stroke='{INK}' stroke-width='2' stroke-dasharray='3 2'/>"
+    yield text(end + 8, y + 16, bar.text, INK, 12)
 
 
 def _legend(entries: Mapping[str, str]) -> Iterable[str]:
     x = 20.0
     for words, colour in entries.items():
         yield f"<rect x='{x:.0f}' y='62' width='11' height='11' rx='2' fill='{colour}'/>"
-        yield _text(x + 16, 72, words, _SOFT, 12)
+        yield text(x + 16, 72, words, SOFT, 12)
         x += 34 + 6.6 * len(words)
 
 
 def _head(title: str, unit: str) -> Iterable[str]:
-    yield _text(20, 30, title, _INK, 16, weight=600)
-    yield _text(20, 50, unit, _SOFT, 12)
+    yield text(20, 30, title, INK, 16, weight=600)
+    yield text(20, 50, unit, SOFT, 12)
 
 
-def _text(
-    x: float, y: float, words: str, colour: str, size: int, anchor: str = "start", weight: int = 400
-) -> str:  # fmt: skip
+def text(x: float, y: float, words: str, colour: str, size: int, anchor: str = "start", weight: int = 400) -> str:
+    """Words at a place, pixels."""
     style = f"fill='{colour}' font-size='{size}' text-anchor='{anchor}' font-weight='{weight}'"
     return f"<text x='{x:.1f}' y='{y:.1f}' {style}>{escape(words)}</text>"
 
@@ -148,6 +148,6 @@ def _short(value: float) -> str:
 
 
 def _page(height: float, made: Iterable[str]) -> str:
-    frame = f"<rect width='{_WIDTH}' height='{height:.0f}' rx='8' fill='#ffffff' stroke='{_GRID}'/>"
+    frame = f"<rect width='{_WIDTH}' height='{height:.0f}' rx='8' fill='#ffffff' stroke='{GRID}'/>"
     size = f"viewBox='0 0 {_WIDTH} {height:.0f}' width='{_WIDTH}' height='{height:.0f}'"
     return "\n".join([f"<svg xmlns='http://www.w3.org/2000/svg' {size} {_FONT}>", frame, *made, "</svg>", ""])

@@ -16,7 +16,7 @@ from typing import Any
 
 from tools.bench import chart
 from tools.bench.outboxes import encoded, event, running
-from tools.bench.processes import written_bytes
+from tools.bench.processes import own_pid, written_bytes
 from tools.bench.run import ROOT, Run
 from tools.bench.spread import spread, words
 
@@ -105,13 +105,9 @@ WAYS: dict[str, Callable[[Path, int], None]] = {
 
 def main(name: str, folder: str, count: str) -> None:
     """Keep `count` events in a process of its own; prints what that wrote."""
-    before = written_bytes(_me())
+    before = written_bytes(own_pid())
     WAYS[name](Path(folder), int(count))
-    print(json.dumps({"bytes_per_event": (written_bytes(_me()) - before) / int(count)}))
-
-
-def _me() -> int:
-    return int(Path("/proc/self").readlink().name)
+    print(json.dumps({"bytes_per_event": (written_bytes(own_pid()) - before) / int(count)}))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from typing import Any
-from xml.sax.saxutils import escape
 
-from tools.bench.chart import BLUE, GREY, RED, YELLOW
+from tools.bench.chart import BLUE, GREY, GRID, INK, RED, SOFT, YELLOW, text
 
 COLUMNS = 4
 WIDE, TALL, LEFT, TOP = 178, 150, 46, 96
 """A panel, and the margins of the drawing; pixels."""
 _RIGHT, _UP = WIDE - 34, TALL - 18
 """Extent of what is drawn in a panel."""
-_INK, _SOFT, _GRID = "#1f2328", "#59636e", "#e4e7eb"
 MOST_WRONG = 0.05
 """The right edge of a panel; what lies beyond is drawn on it."""
 FAMILIES = {"largest": (BLUE, "fixed, largest difference"), "mean": (YELLOW, "fixed, mean difference")}
@@ -28,33 +26,33 @@ def draw(streams: Mapping[str, Any], target: float) -> str:
         made += [*_panel(name, left, top, column == 0), *_points(stream["rivals"], target, left, top)]
     font = "font-family='-apple-system,Segoe UI,Helvetica,Arial,sans-serif'"
     size = f"viewBox='0 0 {width} {height}' width='{width}' height='{height}'"
-    frame = f"<rect width='{width}' height='{height}' rx='8' fill='#ffffff' stroke='{_GRID}'/>"
+    frame = f"<rect width='{width}' height='{height}' rx='8' fill='#ffffff' stroke='{GRID}'/>"
     return "\n".join([f"<svg xmlns='http://www.w3.org/2000/svg' {size} {font}>", frame, *made, "</svg>", ""])
 
 
 def _head(target: float) -> Iterator[str]:
-    yield _text(20, 30, "Similar pictures: work saved, and what it costs in wrong answers", _INK, 16, weight=600)
+    yield text(20, 30, "Similar pictures: work saved, and what it costs in wrong answers", INK, 16, weight=600)
     words = "up: share of pictures not computed (ring: once settled); right: share of reused answers that differ"
-    yield _text(20, 50, words, _SOFT, 12)
+    yield text(20, 50, words, SOFT, 12)
     x = 20.0
     entries = (*FAMILIES.values(), (RED, "adaptive"), (GREY, f"the allowed {target:.0%}"))
     for colour, words in entries:
         yield f"<rect x='{x:.0f}' y='62' width='11' height='11' rx='2' fill='{colour}'/>"
-        yield _text(x + 16, 72, words, _SOFT, 12)
+        yield text(x + 16, 72, words, SOFT, 12)
         x += 34 + 6.4 * len(words)
 
 
 def _panel(name: str, left: float, top: float, first: bool) -> Iterator[str]:
     """Name, grid and scales; only the first of a row says what the height means."""
-    yield _text(left, top + 6, name, _INK, 12, weight=600)
+    yield text(left, top + 6, name, INK, 12, weight=600)
     for share in (0.0, 0.5, 1.0):
         y = top + TALL - share * _UP
-        yield f"<path d='M{left} {y:.1f}h{_RIGHT}' stroke='{_GRID}'/>"
+        yield f"<path d='M{left} {y:.1f}h{_RIGHT}' stroke='{GRID}'/>"
         if first:
-            yield _text(left - 5, y + 4, f"{share:.0%}", _SOFT, 10, "end")
+            yield text(left - 5, y + 4, f"{share:.0%}", SOFT, 10, "end")
     for share in (0.0, 0.01, 0.03, MOST_WRONG):
         words = f"{share:.0%}" + ("+" if share == MOST_WRONG else "")
-        yield _text(left + share / MOST_WRONG * _RIGHT, top + TALL + 14, words, _SOFT, 10, "middle")
+        yield text(left + share / MOST_WRONG * _RIGHT, top + TALL + 14, words, SOFT, 10, "middle")
 
 
 def _points(contestants: Mapping[str, Any], target: float, left: float, top: float) -> Iterator[str]:
@@ -76,8 +74,3 @@ def _points(contestants: Mapping[str, Any], target: float, left: float, top: flo
     if mine["settled_saved_share"]:
         x, y = place(mine, "settled_saved_share")
         yield f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4.5' fill='none' stroke='{RED}' stroke-width='1.8'/>"
-
-
-def _text(x: float, y: float, words: str, colour: str, size: int, anchor: str = "start", weight: int = 400) -> str:
-    style = f"fill='{colour}' font-size='{size}' text-anchor='{anchor}' font-weight='{weight}'"
-    return f"<text x='{x:.1f}' y='{y:.1f}' {style}>{escape(words)}</text>"

@@ -20,6 +20,11 @@ class Memory:
     private_mib: float
 
 
+def own_pid() -> int:
+    """This process, by the number that /proc has for it."""
+    return int(Path("/proc/self").readlink().name)
+
+
 def family(pid: int) -> Iterator[int]:
     """The process and everything it started, and what those started, as far as it still runs."""
     yield pid
