@@ -51,10 +51,10 @@ class Answering:
         """Its state tensors stand for real zeros again."""
         self._state = {pair.input: zeros(self._inputs[pair.input]) for pair in self._states}
 
-    def __call__(self, fed: Tensors, name: bytes, *, ask_cache: bool = True) -> RawAnswer:
-        """The answer to raw tensors for the fed ports, whose digest is `name`. Raises ModelError."""
+    def __call__(self, fed: Tensors, fed_digest: bytes, *, ask_cache: bool = True) -> RawAnswer:
+        """The answer to raw tensors for the fed ports, whose digest is `fed_digest`. Raises ModelError."""
         cache = self._cache if ask_cache else None
-        key = digest(self._state, self._salt + name) if cache else b""
+        key = digest(self._state, self._salt + fed_digest) if cache else b""
         if cache and (held := cache.get(key)) is not None:
             return RawAnswer(held, "exact", 0.0)
         begin = self._timer()

@@ -105,9 +105,9 @@ class Inference:
         try:
             made = {one.port.name: one(view) for one in self._feeds}
             seen = next(iter(made.values())).view
-            names = [digest(arrays) for arrays in self._rounds({port: fed.hashed for port, fed in made.items()})]
+            digests = [digest(arrays) for arrays in self._rounds({port: fed.hashed for port, fed in made.items()})]
             rounds = self._rounds({port: fed.tensors for port, fed in made.items()})
-            inferred = self._infer(rounds, names, seen, begin)
+            inferred = self._infer(rounds, digests, seen, begin)
         except ModelError:
             self._restart()
             raise
@@ -157,10 +157,10 @@ class Inference:
             raise ModelError(f"{self.manifest}: a model with state runs whole views: leave the step 'cells' out")
         return [{port: tensors[n % len(tensors)] for port, tensors in made.items()} for n in range(count)]
 
-    def _infer(self, rounds: list[dict[str, Array]], names: list[bytes], view: View, begin: float) -> Inferred:
+    def _infer(self, rounds: list[dict[str, Array]], digests: list[bytes], view: View, begin: float) -> Inferred:
         """As the decoder sees it, before the [[post]] steps."""
         prepared, ask = self._timer(), not self.computes_all
-        answers = [self._answering(fed, name, ask_cache=ask) for fed, name in zip(rounds, names, strict=True)]
+        answers = [self._answering(fed, key, ask_cache=ask) for fed, key in zip(rounds, digests, strict=True)]
         done = self._timer()
         raw = answers[0].outputs
         self._answering.carry(raw)
@@ -171,7 +171,7 @@ class Inference:
         missed = [one.run_ms for one in answers if one.cache == "miss"]
         if missed:
             timings_ms["run"] = sum(missed)
-        return Inferred(findings, raw, "miss" if missed else "exact", timings_ms, _joined(names), len(missed))
+        return Inferred(findings, raw, "miss" if missed else "exact", timings_ms, _joined(digests), len(missed))
 
     def _decode(self, raw: Tensors, view: View) -> tuple[Finding, ...]:
         assert self._decoder is not None
@@ -223,5 +223,6 @@ def _step(manifest: Manifest, kind: str, table: Mapping[str, Any]) -> Any:
         raise ModelError(str(exc)) from exc
 
 
-def _joined(names: list[bytes]) -> str:
-    return (names[0] if len(names) == 1 else digest({}, b"".join(names))).hex()
+def _joined(digests: list[bytes]) -> str:
+    """One digest for all cells of a view, hex."""
+    return (digests[0] if len(digests) == 1 else digest({}, b"".join(digests))).hex()

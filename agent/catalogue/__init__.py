@@ -13,6 +13,5 @@ from agent.catalogue.proof import proved
 
 __all__ = [
     "ENTRY_FILE", "PIPELINE_FILE", "Added", "Carrier", "Entry", "PinnedFile", "Progress", "State", "Wanted", "add",
-    "entries", "load_entry", "names", "proved", "state_of",
-    "sweep",
+    "entries", "load_entry", "names", "proved", "state_of", "sweep",
 ]  # fmt: skip

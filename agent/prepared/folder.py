@@ -74,8 +74,11 @@ def install(root: Path, made: Path, record: Record) -> Path:
 
 
 def take_back(made: Path) -> None:
-    """From the children that wrote the files in `made`: in a folder of root's they are another user, and a link among
-    the files would have root look at, or change, what it leads to. Raises OSError, PrepareError."""
+    """Take the files in `made` over from the children that wrote them, who may be another user than this process.
+
+    Root would look at, or change, whatever a link among them leads to, so a link is refused. Raises OSError,
+    PrepareError.
+    """
     if os.geteuid() == 0:
         os.chown(made, 0, 0, follow_symlinks=False)
         made.chmod(0o700)  # from here on that user cannot change what lies in it

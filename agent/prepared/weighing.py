@@ -34,7 +34,7 @@ RUNS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """Of one model in one or several processes; memory in bytes, without the runtime's own."""
+    """What one model costs in one or several processes; memory in bytes, without the runtime's own."""
 
     way: str
     """plain, or the recipe of the prepared files."""
