@@ -18,6 +18,7 @@ import pytest
 
 from agent.cli import main
 from agent.cli.terminal import aligned, counted
+from agent.errors import ConfigError
 from tests.agents import MODELS, PIPELINES, ROOT, limpet
 
 SCHEMA = json.loads((ROOT / "docs" / "cli.schema.json").read_text())
@@ -54,6 +55,18 @@ def test_where_nothing_is_installed_the_option_is_named(capsys, monkeypatch, tmp
     if option:
         assert main([*words, option, str(tmp_path / "other.toml")]) == 2
         assert "installation" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("path", "told"), [("/etc/limpet/limpet.toml", True), ("/home/pi/limpet.toml", False)])
+def test_who_may_not_read_an_installation_is_told_of_sudo(capsys, monkeypatch, path, told):
+    """The first thing that an ordinary user meets on a device; a file of one's own is another matter."""
+
+    def refuse(_):
+        raise ConfigError(f"{path}: cannot be read: Permission denied") from PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(importlib.import_module("agent.cli.status"), "run", refuse)
+    assert main(["status"]) == 2
+    assert ("run this with sudo" in capsys.readouterr().err) == told
 
 
 def test_one_of_a_thing_has_no_s():

@@ -59,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = module.run(args)
         sys.stdout.flush()
     except ConfigError as exc:
-        print(f"limpet {args.command}: {shown(str(exc))}{_not_installed(args, exc)}", file=sys.stderr)
+        print(f"limpet {args.command}: {shown(str(exc))}{_not_installed(args, exc)}{_not_root(exc)}", file=sys.stderr)
         return 2
     except LimpetError as exc:
-        print(f"limpet {args.command}: {shown(str(exc))}", file=sys.stderr)
+        print(f"limpet {args.command}: {shown(str(exc))}{_not_root(exc)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -79,6 +79,12 @@ def _not_installed(args: argparse.Namespace, exc: ConfigError) -> str:
             if path == options.DEFAULT_CONFIG.with_name(usual) and str(exc).startswith(f"{path}: "):
                 return f"\nThat is where an installation has it; name another with --{option} FILE"
     return ""
+
+
+def _not_root(exc: LimpetError) -> str:
+    """A hint where an installation's own files are closed to whoever types."""
+    closed = isinstance(exc.__cause__, PermissionError) and str(exc).startswith(("/etc/limpet", "/var/lib/limpet"))
+    return "\nAn installation's files are for root and the group limpet: run this with sudo" if closed else ""
 
 
 def _open_streams() -> None:
