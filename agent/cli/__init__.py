@@ -59,10 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = module.run(args)
         sys.stdout.flush()
     except ConfigError as exc:
-        print(f"limpet {args.command}: {shown(str(exc))}{_not_installed(args, exc)}{_not_root(exc)}", file=sys.stderr)
+        hint = _not_installed(args, exc) or _not_root(exc.__cause__, str(exc))
+        print(f"limpet {args.command}: {shown(str(exc))}{hint}", file=sys.stderr)
         return 2
     except LimpetError as exc:
-        print(f"limpet {args.command}: {shown(str(exc))}{_not_root(exc)}", file=sys.stderr)
+        print(f"limpet {args.command}: {shown(str(exc))}{_not_root(exc.__cause__, str(exc))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -81,9 +82,9 @@ def _not_installed(args: argparse.Namespace, exc: ConfigError) -> str:
     return ""
 
 
-def _not_root(exc: LimpetError) -> str:
-    """A hint where an installation's own files are closed to whoever types."""
-    closed = isinstance(exc.__cause__, PermissionError) and str(exc).startswith(("/etc/limpet", "/var/lib/limpet"))
+def _not_root(cause: BaseException | None, said: str) -> str:
+    """A hint where an installation's own files, with which the message begins, are closed to whoever types."""
+    closed = isinstance(cause, PermissionError) and said.startswith(("/etc/limpet", "/var/lib/limpet"))
     return "\nAn installation's files are for root and the group limpet: run this with sudo" if closed else ""
 
 
@@ -105,6 +106,7 @@ def _open_streams() -> None:
 def _output_failed(command: str, exc: OSError) -> int:
     """1, with a word for everything but a reader that has gone; what is still buffered goes nowhere."""
     if not isinstance(exc, BrokenPipeError):
-        print(f"limpet {command}: {exc.filename or 'output'}: {exc.strerror or exc}", file=sys.stderr)
+        said = f"{exc.filename or 'output'}: {exc.strerror or exc}"
+        print(f"limpet {command}: {said}{_not_root(exc, said)}", file=sys.stderr)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
