@@ -76,6 +76,29 @@ def test_y4m_brings_its_own_size():
     np.testing.assert_allclose(samples[5].data[90, 160], [0x3C, 0x1E, 0xC8], atol=4)
 
 
+def test_y4m_frames_may_have_parameters_and_come_in_any_pieces(tmp_path):
+    """Lines of any length before the planes, written in pieces of any size: every picture is the one that was sent."""
+    pictures = [np.full((16, 24), 10 * n, np.uint8) + np.arange(24, dtype=np.uint8) for n in range(8)]
+    words = (b"FRAME", b"FRAME Ip", b"FRAME XCOLORRANGE=LIMITED", b"FRAME")
+    stream = b"YUV4MPEG2 W24 H16 F25:1 Cmono\n"
+    stream += b"".join(words[n % 4] + b"\n" + picture_.tobytes() for n, picture_ in enumerate(pictures))
+    (tmp_path / "stream").write_bytes(stream)
+    for piece in (1, 7, 391, 100_000):
+        code = f"d = open({str(tmp_path / 'stream')!r}, 'rb').read()\n"
+        code += f"for i in range(0, len(d), {piece}): write(d[i:i + {piece}])"
+        samples = drain(_open(_python(code), output="y4m", on_exit="end"))
+        assert [sample.data.tolist() for sample in samples] == [picture_.tolist() for picture_ in pictures]
+
+
+def test_y4m_that_loses_its_place_is_told():
+    """What stands where a frame's line belongs is no picture."""
+    code = "write(b'YUV4MPEG2 W8 H8 F25:1 Cmono\\n' + b'FRAME\\n' + bytes(64) + b'FRUME\\n' + bytes(64))"
+    with _open(_python(code), output="y4m") as source:
+        samples, error = until_broken(source)
+    assert len(samples) == 1
+    assert "lost its place" in str(error)
+
+
 def test_a_frame_arrives_whole_however_it_is_cut():
     """A writer that dribbles bytes over half a second delivers one whole frame."""
     code = "import time\nfor i in range(64):\n write(bytes([7]) * (64 * 48 * 3 // 64))\n time.sleep(.008)"

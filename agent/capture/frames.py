@@ -18,6 +18,8 @@ from pipelines.imagefile import check_size
 
 _BITS: dict[PixFmt, int] = {"bgr24": 24, "rgb24": 24, "gray": 8, "yuv420p": 12, "nv12": 12, "yuyv422": 16}
 _LONGEST_LINE = 256
+_FRAME = b"FRAME\n"
+"""The line before a frame that has no parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,41 +71,55 @@ class RawFrames:
 
 
 class Y4mFrames:
-    """YUV4MPEG2 with 4:2:0 planes or grey."""
+    """YUV4MPEG2 with 4:2:0 planes or grey. A frame's line is read together with its planes, as it nearly always is."""
 
     def __init__(self, max_megapixels: float) -> None:
         self._max_megapixels = max_megapixels
-        self._line = b""
+        self._header = b""
         self._byte = bytearray(1)
-        self._raw: RawFrames | None = None
-        self._inside = False
+        self._layout: Layout | None = None
+        self._frame: Array = np.empty(0, np.uint8)
+        """A line and the planes behind it."""
+        self._filled = 0
 
     def take(self, child: Child, timeout_s: float) -> tuple[Layout, Array] | None:
         """See `Cutter`. Raises CaptureError when the stream is something else."""
-        if self._raw is not None and self._inside:
-            frame = self._raw.take(child, timeout_s)
-            self._inside = frame is None
-            return frame
-        line = self._read_line(child, timeout_s)
-        if line is not None and self._raw is None:
-            self._raw = RawFrames(_layout(child.thing, line, self._max_megapixels))
-        elif line is not None and line.startswith(b"FRAME"):
-            self._inside = True
-        elif line is not None:
-            raise CaptureError(f"{child.thing}: the YUV4MPEG2 stream lost its place: start it again")
-        return None
-
-    def _read_line(self, child: Child, timeout_s: float) -> bytes | None:
-        """One byte further: lines are short, and what follows a line belongs to the frame."""
-        if not child.read_into(memoryview(self._byte), timeout_s):
+        if self._layout is None:
+            self._read_header(child, timeout_s)
             return None
+        self._filled += child.read_into(self._frame[self._filled :].data, timeout_s)
+        if self._filled < len(self._frame) or not self._in_place(child.thing):
+            return None
+        planes = self._frame[len(_FRAME) :]
+        self._begin(self._layout)
+        return self._layout, planes
+
+    def _begin(self, layout: Layout) -> None:
+        self._layout, self._filled = layout, 0
+        self._frame = np.empty(len(_FRAME) + layout.size, np.uint8)
+
+    def _in_place(self, thing: str) -> bool:
+        """Whether the planes stand where they belong; behind a line with parameters they are moved there, and their
+        last bytes are still to come."""
+        line, end, _ = self._frame[:_LONGEST_LINE].tobytes().partition(b"\n")
+        if not end or not line.startswith(_FRAME[:-1]):
+            raise CaptureError(f"{thing}: the YUV4MPEG2 stream lost its place: start it again")
+        beyond = len(line) + 1 - len(_FRAME)
+        if beyond:
+            self._frame[len(_FRAME) : -beyond] = self._frame[len(line) + 1 :]
+            self._frame[: len(_FRAME)] = np.frombuffer(_FRAME, np.uint8)
+            self._filled -= beyond
+        return not beyond
+
+    def _read_header(self, child: Child, timeout_s: float) -> None:
+        """One byte further: what follows the line belongs to the first frame."""
+        if not child.read_into(memoryview(self._byte), timeout_s):
+            return
         if self._byte == b"\n":
-            line, self._line = self._line, b""
-            return line
-        self._line += self._byte
-        if len(self._line) > _LONGEST_LINE:
+            self._begin(_layout(child.thing, self._header, self._max_megapixels))
+        self._header += self._byte
+        if len(self._header) > _LONGEST_LINE:
             raise CaptureError(f"{child.thing}: does not write YUV4MPEG2: with ffmpeg use -f yuv4mpegpipe")
-        return None
 
 
 def _layout(thing: str, header: bytes, max_megapixels: float) -> Layout:
