@@ -14,14 +14,15 @@ from agent.errors import EnvelopeError, StoreError
 from agent.records import Draft, Event
 from agent.settings.store import StoreSettings
 from agent.store.batch import Batch, EventRow, GapKey, Gaps, Outcome
+from agent.store.due import Due
+from agent.store.early import Early
 from agent.store.ids import EventIds
-from agent.store.pendings import OVERHEAD, Pendings
+from agent.store.pendings import Pendings
 from agent.store.recent import KEPT, Recent
 from agent.store.register import Register
 from agent.store.streams import Stream, checked_name
 from agent.store.tickets import Entry, Pending, Ticket, raw_id
 
-NEVER_S = float("inf")
 BATCH_EVENTS = 1024
 DELETES = 500
 """Deletions per commit; more would let the write-ahead log grow."""
@@ -67,9 +68,9 @@ class Book:
         self._encode = encode
         self._boot = boot
         self._next_n: int | None = None
-        self._early: list[tuple[Draft, Ticket]] = []
-        self._early_lost: dict[str, int] = {}
-        self._pending = Pendings(int(settings.pending_mib * (1 << 20)))
+        pending_bytes = int(settings.pending_mib * (1 << 20))
+        self._early = Early(pending_bytes)
+        self._pending = Pendings(pending_bytes)
         self._recent = Recent()
         self._acked: dict[int, float] = {}
         self._parks: dict[int, str] = {}
@@ -77,12 +78,7 @@ class Book:
         self._gaps = Gaps()
         self._told: list[tuple[GapKey, int]] = []
         self._gap_events: set[int] = set()
-        self._urgent = False
-        self._gathered_s = -NEVER_S
-        """When critical events were last collected for a commit, monotonic."""
-        self._critical_due_s = NEVER_S
-        """When those that gather now are collected."""
-        self._gathering_bytes = 0
+        self._due = Due(settings)
         self._closed = False
 
     # --- offering -----------------------------------------------------------------------------------------------
@@ -95,20 +91,12 @@ class Book:
             hurry = self._urge if draft.event_class == "critical" else None
             ticket = Ticket(self._ids.make(), checked_name(draft.stream), -1, self.changed, hurry)
             if self._next_n is None:  # no database has been opened yet, so no number is known
-                self._hold_early(draft, ticket)
+                self.counters["evicted"] += not self._early.hold(draft, ticket)
             else:
                 self._number(draft, ticket)
         if draft.event_class == "routine":
             self._tell_watcher(urgent=False)
         return ticket
-
-    def _hold_early(self, draft: Draft, ticket: Ticket) -> None:
-        if len(self._early) * 2 * OVERHEAD < self._settings.pending_mib * (1 << 20):
-            self._early.append((draft, ticket))
-            return
-        ticket.state, ticket.reason = "evicted", "memory full before the outbox could be opened"
-        self._early_lost[draft.stream] = self._early_lost.get(draft.stream, 0) + 1
-        self.counters["evicted"] += 1
 
     def _number(self, draft: Draft, ticket: Ticket) -> Pending | None:
         """Give the event its number and hold it; None when a limit refuses it."""
@@ -125,19 +113,13 @@ class Book:
         if not gap and not self._fits(len(body), critical):
             self._refuse(ticket, "memory full")
             return None
-        due_s = self._due_of(critical, now_s)
+        due_s = self._due.of(draft.event_class, now_s)
         pending = Pending(
             ticket, self._next_n, draft.event_class, draft.replay, gap, body, draft.t_wall_s, draft.t_mono_s, due_s
         )
         self._next_n += 1
         self._hold(pending, stream, now_s)
         return pending
-
-    def _due_of(self, critical: bool, now_s: float) -> float:
-        """When an event that comes now has to be written, monotonic."""
-        if critical:
-            return max(now_s, self._gathered_s + self._settings.gather_s)
-        return now_s + self._settings.routine_wait_s
 
     def _encoded(self, draft: Draft, ticket: Ticket, seq: int) -> bytes:
         ticket.seq = seq
@@ -151,18 +133,10 @@ class Book:
         self.counters["accepted"] += 1
         stream.loose = stream.loose or pending.event_class == "routine"
         if pending.event_class == "critical" and pending.due_s > now_s:
-            self._gather(pending)
+            if self._due.gather(pending, self.batch_bytes, crowded=self._pending.crowded):
+                self.work.notify_all()
         elif pending.due_s <= now_s or not stream.usable(pending.ticket.seq):
             self._urge()
-
-    def _gather(self, pending: Pending) -> None:
-        """Have a critical event written with its like: soon, or when they fill a commit or the memory."""
-        self._gathering_bytes += len(pending.body)
-        if self._gathering_bytes >= self.batch_bytes or self._pending.crowded:
-            self._urge()
-        elif self._critical_due_s > pending.due_s:
-            self._critical_due_s = pending.due_s
-            self.work.notify_all()
 
     def _fits(self, size: int, critical: bool) -> bool:
         """Make room in memory by the configured policy: routine events give way first."""
@@ -184,7 +158,7 @@ class Book:
         self.changed.notify_all()
 
     def _urge(self) -> None:
-        self._urgent = True
+        self._due.urgent = True
         self.work.notify_all()
 
     def _tell_watcher(self, *, urgent: bool) -> None:
@@ -288,42 +262,31 @@ class Book:
     def wait_for_work(self, longest_s: float) -> bool:
         """Wait until a commit is due, at most `longest_s`; True when one is."""
         with self.lock:
-            while not self._due() and self.work.wait(min(longest_s, self._due_in_s())):
+            while (rest_s := self._due_in_s()) > 0.0 and self.work.wait(min(longest_s, rest_s)):
                 pass  # told of something that is due soon
-            return self._due()
+            return self._due_in_s() <= 0.0
 
     def _due_in_s(self) -> float:
-        times = [self._critical_due_s]
-        if (first := self._pending.due_s()) is not None:
-            times.append(first)
-        if self._acked:
-            times.append(next(iter(self._acked.values())) + self._settings.routine_wait_s)
-        return max(0.0, min(times) - self._clock.mono_s())
-
-    def _due(self) -> bool:
-        return self._urgent or bool(self._gaps.spans) or self._due_in_s() <= 0.0
+        if self._gaps.spans:
+            return 0.0
+        return self._due.in_s(self._pending.due_s(), next(iter(self._acked.values()), None), self._clock.mono_s())
 
     def collect(self, *, clean: bool = False) -> Batch:
         """Everything the next commit shall do, oldest first, up to the size of a batch."""
         with self.lock:
             inserts, more = self._pending.first(BATCH_EVENTS, self.batch_bytes)
-            self._collected(inserts)
+            self._due.collected(inserts, self._clock.mono_s())
             batch = Batch(
                 inserts=inserts, deletes=list(islice(self._acked, DELETES)), parks=self._parks, unpark=self._unpark,
                 gaps=self._gaps, told=self._told, clean=clean,
             )  # fmt: skip
             self._parks, self._unpark, self._gaps, self._told = {}, False, Gaps(), []
-            self._urgent = more or len(self._acked) > DELETES
+            self._due.urgent = more or len(self._acked) > DELETES
             self._pending.writing = {p.n for p in inserts}
             left = islice(self._pending, len(inserts), None)
             now_s, wait_s = self._clock.mono_s(), self._settings.routine_wait_s
             batch.streams = self.register.marks(left, now_s, wait_s, clean=clean)
             return batch
-
-    def _collected(self, inserts: Iterable[Pending]) -> None:
-        self._critical_due_s, self._gathering_bytes = NEVER_S, 0
-        if any(pending.event_class == "critical" for pending in inserts):
-            self._gathered_s = self._clock.mono_s()
 
     def settled(self, batch: Batch, outcome: Outcome) -> None:
         """The commit went through: resolve its tickets."""
@@ -380,7 +343,7 @@ class Book:
             batch.gaps.merge(self._gaps)
             self._gaps = batch.gaps
             self._told = batch.told + self._told
-            self._urgent = True
+            self._due.urgent = True
 
     def tell_gaps(self, rows: Iterable[tuple[int, str, bool, int, int, int]]) -> None:
         """Make events of ledger rows (stream, reason, bound, first, last, count) unless earlier ones still travel."""
@@ -410,14 +373,13 @@ class Book:
             if self._next_n is None:
                 lost = not held.streams and bool(ceilings)
                 self._next_n = self.first_n = (max(n_ceiling, held.last_n) if lost else held.last_n) + 1
-            early, self._early = self._early, []
+            early, lost_early = self._early.take()
             for draft, ticket in early:
                 self._number(draft, ticket)
-            for name, count in self._early_lost.items():
+            for name, count in lost_early.items():
                 stream = self.register.get(name, self._clock.mono_s())
                 self._gaps.add(stream.key, "memory full", stream.next, stream.next + count - 1, count)
                 stream.next += count
-            self._early_lost.clear()
         self._tell_watcher(urgent=True)
 
     def lose(self, stream: str, first: int, last: int, count: int, reason: str, *, bound: bool) -> None:
